@@ -93,3 +93,14 @@ def secret_text(data: str | bytes) -> str:
     """
     text = data.decode("utf-8-sig") if isinstance(data, bytes) else data.removeprefix("\ufeff")
     return text.strip()
+
+
+def unreadable_hint() -> str:
+    """How to let this process read a file that it has no permission for."""
+    try:
+        import pwd  # noqa: PLC0415  # not on Windows
+
+        user = f"{pwd.getpwuid(os.geteuid()).pw_name} (uid {os.geteuid()})"
+    except (ImportError, KeyError):
+        user = f"uid {os.geteuid()}" if hasattr(os, "geteuid") else "a user"
+    return f"keysync runs as {user}: give that user the right to read it and to enter its folders (chmod, chown, or fsGroup)"

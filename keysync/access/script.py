@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from textwrap import wrap
 from typing import Final
@@ -50,34 +50,28 @@ assign() {
 def render_script(plan: RolePlan) -> str:
     """The script. It reads PRINCIPAL_ID from the environment unless the plan has an object id."""
     tenants = list(dict.fromkeys(definition.tenant for definition in plan.definitions.values()))
-    given = [each for each in plan.principals.values() if not _is_looked_up(each)]
-    notes = ["".join(map(_comment, plan.notes))] if plan.notes else []
-    parts = [_HEAD.format(version=__version__), *notes]
+    # az finds service principals and vaults only in the tenant that it is signed in to.
+    looked_up = [each for each in plan.principals.values() if each.object_id is None and each.identity.client_id]
+    parts = [_HEAD.format(version=__version__), *(["".join(map(_comment, plan.notes))] if plan.notes else [])]
     if plan.cloud is None:
         parts.append(_comment("az has no name for this cloud. First register it, set it and sign in to it."))
     elif plan.cloud != "AzureCloud":
         parts.append(f"az cloud set --name {plan.cloud}\n")
-    parts += [*map(_principal, given), _FUNCTIONS]
+    parts += [*(_principal(each) for each in plan.principals.values() if each not in looked_up), _FUNCTIONS]
     for tenant in tenants:
         parts += [_tenant(tenant)] if len(tenants) > 1 and tenant else []
         grants = [grant for grant in plan.grants if grant.identity.tenant == tenant]
-        # az finds service principals and vaults only in the tenant that it is signed in to.
-        looked_up = [each for each in plan.principals.values() if _is_looked_up(each)]
-        parts += [_principal(principal) for principal in looked_up if principal.identity.tenant == tenant]
+        parts += [_principal(each) for each in looked_up if each.identity.tenant == tenant]
         parts += [_vault(vault) for vault in plan.vaults.values() if any(grant.scope == vault.url for grant in grants)]
+        definitions = [each for each in plan.definitions.values() if each.tenant == tenant]
         for orphans in (False, True):
-            parts += _roles(plan, tenant, grants, orphans=orphans)
+            parts += _roles(plan, [each for each in definitions if each.role.for_orphans == orphans], grants)
     return "\n".join(parts)
 
 
 def _comment(text: str) -> str:
     lines = wrap(text, _WIDTH - 2, break_on_hyphens=False, break_long_words=False)
     return "".join(f"# {line}\n" for line in lines)
-
-
-def _is_looked_up(principal: Principal) -> bool:
-    """Whether az can look up the object id by the client id."""
-    return principal.object_id is None and principal.identity.client_id is not None
 
 
 def _principal(principal: Principal) -> str:
@@ -114,15 +108,18 @@ def _vault(vault: VaultScope) -> str:
     return f'{text}: "${{{name}:?was not found: set it to the ARM id of the vault}}"\n'
 
 
-def _roles(plan: RolePlan, tenant: str | None, grants: Iterable[Grant], *, orphans: bool) -> Iterator[str]:
-    of_tenant = (definition for definition in plan.definitions.values() if definition.tenant == tenant)
-    definitions = [definition for definition in of_tenant if definition.role.for_orphans == orphans]
-    if orphans and definitions:
+def _roles(plan: RolePlan, definitions: Sequence[Definition], grants: Iterable[Grant]) -> Iterator[str]:
+    if any(definition.role.for_orphans for definition in definitions):
         yield _comment("Only for the removal of orphans (`orphans` in the configuration).")
     for definition in definitions:
         role = definition.role
         policy = f" Secret permissions of an access policy instead: {role.policy}." if role.policy else ""
-        yield f"# {role.description}{policy}\n{definition.key}=$(define {_body(plan, definition)})\n"
+        # The id of a vault's resource group is the part of the vault's id before the provider: quoted text with variables.
+        groups = {f"\0{number}\0": plan.vaults[url].variable for number, url in enumerate(definition.vaults)}
+        body = shlex.quote(json.dumps(definition.body([*definition.groups, *groups]), indent=2, ensure_ascii=False))
+        for placeholder, variable in groups.items():
+            body = body.replace(json.dumps(placeholder)[1:-1], f"'\"${{{variable}%%/providers/*}}\"'")
+        yield f"# {role.description}{policy}\n{definition.key}=$(define {body})\n"
     matching = [grant for grant in grants if plan.definition(grant) in definitions]
     for identity, identity_grants in groupby(matching, key=lambda grant: grant.identity):
         assignee = f'"${plan.principals[identity].variable}" {identity.principal_type}'
@@ -131,14 +128,3 @@ def _roles(plan: RolePlan, tenant: str | None, grants: Iterable[Grant], *, orpha
             scope = f'"${plan.vaults[grant.scope].variable}"' if grant.is_vault else shlex.quote(grant.scope)
             lines += f'assign {assignee} "${grant.role}" {scope}\n'
         yield lines
-
-
-def _body(plan: RolePlan, definition: Definition) -> str:
-    """The definition as one word of the shell: quoted text with variables for the resource groups of vaults."""
-    placeholders = {f"\0{number}\0": plan.vaults[url].variable for number, url in enumerate(definition.vaults)}
-    text = json.dumps(definition.body([*definition.groups, *placeholders]), indent=2, ensure_ascii=False)
-    word = shlex.quote(text)
-    for placeholder, variable in placeholders.items():
-        # The id of the resource group is the part of the vault's id before the provider.
-        word = word.replace(json.dumps(placeholder)[1:-1], f"'\"${{{variable}%%/providers/*}}\"'")
-    return word

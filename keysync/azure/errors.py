@@ -54,7 +54,7 @@ _PARSER_ERRORS: Final = (ArithmeticError, AttributeError, LookupError, Recursion
 
 
 class AzureFailureTranslator:
-    """Turns any exception into a FailureRecord with redacted texts."""
+    """Fulfils `FailureTranslator` for exceptions of the SDKs, of aiohttp and of parsers."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redact = redactor.redact
@@ -69,11 +69,13 @@ class AzureFailureTranslator:
             record = self._from_response(error)
         else:
             record = self._from_exception(error, calling=calling)
-        # The credential that raised it has left its name and its SignIn.
-        marks = [vars(cause) for cause in _causes(error)]
-        credential = next((found["credential"] for found in marks if "credential" in found), None)
-        sign_in = next((found["sign_in"] for found in marks if isinstance(found.get("sign_in"), SignIn)), UNKNOWN)
-        about = f"credential {credential}" if credential else "account" if scope.startswith("/") else f"vault {scope}"
+        about, sign_in = "account" if scope.startswith("/") else f"vault {scope}", UNKNOWN
+        for cause in _causes(error):
+            if isinstance(
+                found := vars(cause).get("sign_in"), SignIn
+            ):  # the credential that raised it has left its marks
+                about, sign_in = f"credential {vars(cause)['credential']}", found
+                break
         record = replace(record, about=about, operation=operation)
         return record if record.hint is not None else with_hint(record, scope, sign_in)
 
@@ -85,11 +87,10 @@ class AzureFailureTranslator:
         body = _json_body(response)
         cloud_error = self._entra_error(body) or self._cloud_error(body)
         # Without a response the message is the SDK's own. With one it may quote an unknown body, so it is dropped.
-        message = error.message if isinstance(error, UnreadableBody) else ""
-        if response is None and error.message:
-            message = self._redacted(_shorten_attempts(str(error.message)))
-        # DefaultAzureCredential keeps only the text of a ProxyFailed.
-        proxy_hint = hint_in(str(error.message)) if response is None else None
+        message, proxy_hint = error.message if isinstance(error, UnreadableBody) else "", None
+        if response is None:
+            message = self._redacted(_shorten_attempts(str(error.message or "")))
+            proxy_hint = hint_in(str(error.message))
         kind = "connection" if proxy_hint else _kind_of_status(error, cloud_error)
         client_request_id = self._header(headers, "x-ms-client-request-id")
         return FailureRecord(
@@ -221,30 +222,24 @@ def _text_of(error: CloudError) -> str:
     """Code and message, each once, then those of `details` that add something."""
     message = _IDS_IN_TEXT.sub("", error.message or "").strip()
     repeated = error.code is None or message.startswith(error.code)
-    texts = [message if repeated else ": ".join(filter(None, (error.code, message)))]
+    texts = [message if repeated else _join(error.code, message)]
     for detail in error.details[:_MAX_DETAILS_IN_SUMMARY]:
         if (detail.message or detail.code or "") not in texts[0]:
             texts.append(_text_of(detail))
     return "; ".join(filter(None, texts))
 
 
-def _join(prefix: str, text: str) -> str:
+def _join(prefix: str | None, text: str) -> str:
     return ": ".join(filter(None, (prefix, " ".join(text.split()))))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """`error` and its causes, outermost first, each once."""
-    seen: set[int] = set()
-    pending: list[BaseException] = [error]
-    while pending:
-        current = pending.pop(0)
-        if id(current) in seen:
-            continue
-        seen.add(id(current))
+    found = [error]
+    for current in found:  # grows meanwhile
         yield current
-        inner = getattr(current, "inner_exception", None)
-        candidates = (inner, current.__cause__, current.__context__)
-        pending.extend(cause for cause in candidates if isinstance(cause, BaseException))
+        causes = (getattr(current, "inner_exception", None), current.__cause__, current.__context__)
+        found += [each for each in causes if isinstance(each, BaseException) and not any(each is one for one in found)]
 
 
 def _shorten_attempts(text: str) -> str:

@@ -27,10 +27,7 @@ _NUMBER: Final = re.compile(r"\d{1,9}\s*$")  # a name and a semicolon may preced
 
 @dataclass(frozen=True, slots=True)
 class RateLimitPolicy:
-    """The parameters of a token bucket. Times are in seconds.
-
-    `capacity` and `rate` (per second) are Resource Manager's own. `sleep` and `monotonic` let tests control time.
-    """
+    """The parameters of a token bucket, in seconds. `capacity` and `rate` (per second) are Resource Manager's own."""
 
     capacity: float = 200.0
     rate: float = 10.0
@@ -93,8 +90,7 @@ class TokenBucket:
         return max(0.0, self._blocked_until - self.policy.monotonic())
 
     def _replied(self, slot_number: int, headers: Mapping[str, str]) -> None:
-        lowered = {name.lower(): value for name, value in headers.items()}
-        matches = [_NUMBER.search(lowered.get(name, "")) for name in _REMAINING_HEADERS]
+        matches = [_NUMBER.search(headers.get(name, "")) for name in _REMAINING_HEADERS]
         remaining = min((int(match.group()) for match in matches if match is not None), default=None)
         now = self.policy.monotonic()
         if remaining is not None and now >= self._blocked_until:
@@ -117,10 +113,7 @@ class TokenBucket:
 
 @dataclass(slots=True)
 class SlidingWindow:
-    """Allows at most `count` calls in any `seconds`; further calls wait in order. For one event loop.
-
-    `block` delays all calls after a 429, which occurs if other clients call the service too.
-    """
+    """Allows at most `count` calls in any `seconds`; further calls wait in order. For one event loop."""
 
     count: int
     seconds: float
@@ -138,7 +131,7 @@ class SlidingWindow:
             self._calls.append(self.monotonic())
 
     def block(self, seconds: float) -> None:
-        """Blocks all calls for `seconds` from now."""
+        """Blocks all calls for `seconds` from now, as after a 429: other clients may call the service too."""
         self._blocked_until = max(self._blocked_until, self.monotonic() + seconds)
 
     def _pause(self) -> float:

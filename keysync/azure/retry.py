@@ -30,10 +30,9 @@ _TRANSIENT_KINDS: Final = frozenset({"connection", "timeout", "dns", "invalid_re
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """The limits of retries, in seconds.
+    """The limits of retries, in seconds. `sleep` and `uniform` let tests control time and randomness.
 
-    A call fails if the service asks to wait longer than `retry_after_cap`; Resource Manager has been seen to ask for 20 to 45
-    minutes. `sleep` and `uniform` let tests control time and randomness.
+    A call fails if the service asks to wait longer than `retry_after_cap`. Resource Manager has asked for 20 to 45 minutes.
     """
 
     attempts: int = 4
@@ -97,7 +96,9 @@ class Caller:
         while True:
             barrier = READ_BARRIER.get()
             if operation.changes and barrier is not None and not barrier.allows(len(failed) + 1):
-                raise _stale_read(failed)
+                reason = "not sent (again), since the read that it is based on is too old"
+                last = failed[-1] if failed else FailureRecord(kind="throttled", summary="the rate limit delayed it")
+                raise StaleRead(replace(last, summary=f"{reason} ({last.summary})", ambiguous=False))
             try:
                 result = await self._send_in_slot(scope, send)
             except CallFailed:
@@ -138,12 +139,6 @@ class Caller:
             return record
         reason = f"Azure asks to wait {wait:.0f} s, more than the {self.policy.retry_after_cap:.0f} s that a run waits"
         return replace(record, kind="throttled", summary=f"{record.summary} ({reason}: skipped in this run)")
-
-
-def _stale_read(failed: list[FailureRecord]) -> StaleRead:
-    reason = "not sent (again), since the read that it is based on is too old"
-    last = failed[-1] if failed else FailureRecord(kind="throttled", summary="the rate limit delayed it")
-    return StaleRead(replace(last, summary=f"{reason} ({last.summary})", ambiguous=False))
 
 
 def _transient(record: FailureRecord) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Container, Iterator, Mapping
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Container, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final, cast
+from typing import Final, Literal, TypeAlias, cast
 
 from keysync.access.permissions import is_written
 from keysync.azure.client_factory import ClientFactory
@@ -16,15 +18,18 @@ from keysync.azure.clouds import endpoints_of
 from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.calls import Operation
 from keysync.cli.compose import open_clients, open_runtime
-from keysync.cli.diagnosis import Diagnosis, Level, account_subject, by_cause, print_findings, unexplained
 from keysync.cli.options import Options
 from keysync.cli.signals import interruptible
+from keysync.cli.streams import console_for
 from keysync.config.formats import DEFAULT_LISTEN, split_listen
 from keysync.config.model import Config
 from keysync.errors import Instruction, UsageError
-from keysync.failures import CallFailed
-from keysync.report.causes import many
+from keysync.failures import CallFailed, FailureRecord
+from keysync.names import natural
+from keysync.report.causes import affected, identity_of, many
+from keysync.report.console import Span, to_json
 from keysync.report.progress import ProgressBar
+from keysync.report.text import account_name, print_message
 from keysync.secret.redact import Redactor
 from keysync.sources.discovery import Inventory
 from keysync.sources.interface import KeySource
@@ -33,12 +38,32 @@ from keysync.sync.items import Selection
 from keysync.sync.model import DONE, Preflight, Result
 from keysync.sync.run import run_sync
 from keysync.sync.runtime import Runtime, Shared
-from keysync.sync.waiting import wait_for
+from keysync.sync.waiting import until_stopped
 
+Level: TypeAlias = Literal["ok", "warning", "problem"]
+
+_STYLES: Final = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "bold red")}  # in their order
 _TOKEN: Final = Operation("entra", "token")
 _EXPIRES_SOON: Final = timedelta(days=30)
 _PROBE_SECONDS: Final = 2.0
 _DONE: Final = cast("Mapping[str, str]", DONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One finding: what was tested (`subject`), the outcome, and a hint to fix it.
+
+    `record` is the failure that caused it. Findings of one cause are printed once, with all subjects that are `affected`.
+    """
+
+    level: Level
+    subject: str
+    message: str
+    hint: str | None = None
+    record: FailureRecord | None = field(default=None, repr=False)
+    affected: tuple[str, ...] = ()
+
+
 _INTERRUPTED: Final = Diagnosis("warning", "check", "interrupted: the rest was not tested")
 
 
@@ -48,34 +73,28 @@ async def run(options: Options, config: Config, redactor: Redactor) -> int:
     with interruptible() as interruption, ProgressBar() as bar:
         async with AsyncExitStack() as stack:
             clients = await open_clients(stack, config, redactor)
-            runtime = await open_runtime(stack, clients, Shared(redactor, bar, lambda: interruption.stop, selection))
+            runtime = await open_runtime(stack, clients, Shared(redactor, (bar,), lambda: interruption.stop, selection))
             inventory = await resolve(runtime.discovery, interruption.stop)
             await runtime.cover(inventory, selected(inventory, options.accounts, options.shard))
-            examination = asyncio.create_task(_examine(clients, runtime))
-            try:
-                await wait_for([examination], interruption.stop, None)
-                examined = examination.result() if examination.done() else [_INTERRUPTED]
-            finally:
-                examination.cancel()
-                await asyncio.gather(examination, return_exceptions=True)
+            examined = await until_stopped(_examine(clients, runtime), interruption.stop)
             findings = [
                 _configuration(runtime, options),
                 *await _listen(config.listen),
                 *_certificates(clients, datetime.now(UTC)),
                 *_discovery(inventory),
-                *examined,
+                *([_INTERRUPTED] if examined is None else examined),
             ]
-    print_findings(by_cause(findings), options.output)
+    _print_findings(_by_cause(findings), options.output)
     return interruption.exit_code or int(any(each.level == "problem" for each in findings))
 
 
 async def _examine(clients: ClientFactory, runtime: Runtime) -> list[Diagnosis]:
-    config, source_of = runtime.config, runtime.sources.snapshot()
+    config, source_of = runtime.config, runtime.sources.source_of
     findings = await asyncio.gather(
         *(_token(clients, credential) for credential in clients.credentials.opened.values())
     )
     failed = {each.subject: each for each in findings if each.level == "problem"}
-    tests = [_account(source_of(account), account_subject(account.resource_id)) for account in runtime.accounts]
+    tests = [_account(source_of(account), _account_subject(account.resource_id)) for account in runtime.accounts]
     for name, vault in runtime.targets.items():
         credential = await clients.credential(config.vaults[name].credential)
         test = partial(_test, f"vault {name}", doubt=failed.get(f"credential {credential.name}"))
@@ -88,10 +107,17 @@ async def _examine(clients: ClientFactory, runtime: Runtime) -> list[Diagnosis]:
     findings += await asyncio.gather(*tests)
     # `_discovery` has the findings about accounts that are refused.
     report = await run_sync(replace(runtime.make_run(runtime.accounts), orphans=None, preflight=Preflight()))
-    problems = {each.subject for each in findings if each.level == "problem"}
+    problems: dict[str, list[Diagnosis]] = {}
+    for each in findings:
+        if each.level == "problem":
+            problems.setdefault(each.subject, []).append(each)
     # Nothing is "ok" that also has a problem.
     findings = [each for each in findings if each.level != "ok" or each.subject not in problems]
-    return [*findings, *(_secret(result, problems) for result in unexplained(report.results, findings))]
+    for result in report.results:
+        subjects = (_account_subject(result.ref.account), f"vault {result.ref.vault}")
+        if not any(_explains(each, result) for subject in subjects for each in problems.get(subject, ())):
+            findings.append(_secret(result, problems))
+    return findings
 
 
 async def _test(subject: str, success: str, attempt: Awaitable[object], *, doubt: Diagnosis | None = None) -> Diagnosis:
@@ -175,6 +201,10 @@ async def _listen(address: str) -> list[Diagnosis]:
     return []
 
 
+def _account_subject(resource_id: str) -> str:
+    return f"account {account_name(resource_id)}"
+
+
 def _certificates(clients: ClientFactory, now: datetime) -> Iterator[Diagnosis]:
     """Certificates of credentials that have expired or expire within 30 days."""
     for credential in clients.credentials.opened.values():
@@ -200,8 +230,83 @@ def _discovery(inventory: Inventory) -> Iterator[Diagnosis]:
         subject, _, message = warning.partition(": ")
         yield Diagnosis("warning", subject, message, "compare it with the accounts that `keysync accounts` lists")
     for skipped in inventory.skipped:
-        subject = account_subject(skipped.resource_id)
+        subject = _account_subject(skipped.resource_id)
         if skipped.refused:
             yield Diagnosis("problem", subject, f"is refused: {skipped.reason}")
         else:
             yield Diagnosis("warning", subject, f"is skipped: {skipped.reason}")
+
+
+def _explains(finding: Diagnosis, result: Result) -> bool:
+    """Whether a finding about the secret's account or vault is the cause of `result`."""
+    if result.outcome == "refused":
+        return f"{result.ref.key}: {result.reason}" in finding.message
+    # Not by the summary, which has the IDs of one attempt.
+    error = result.error if result.outcome == "failed" else None
+    return error is not None and finding.record is not None and identity_of(error) == identity_of(finding.record)
+
+
+def _by_cause(findings: Iterable[Diagnosis]) -> list[Diagnosis]:
+    """One finding per cause: "ok" first, then warnings, then problems; within a level in natural order."""
+    groups: dict[object, list[Diagnosis]] = {}
+    for number, each in enumerate(findings):
+        if each.level == "ok":
+            key: object = number
+        elif each.record is not None:
+            key = identity_of(each.record)
+        else:
+            key = each.level, each.subject.partition(" ")[0], each.message, each.hint
+        groups.setdefault(key, []).append(each)
+    merged = (_merged(sorted(group, key=lambda each: natural(each.subject))) for group in groups.values())
+    return sorted(merged, key=lambda each: (list(_STYLES).index(each.level), natural(each.subject)))
+
+
+def _merged(group: list[Diagnosis]) -> Diagnosis:
+    subjects = list(dict.fromkeys(each.subject for each in group))
+    about = group[0].record.about if group[0].record is not None else ""
+    main = next((each for each in group if about.startswith("credential ") and each.subject == about), None)
+    main = main or next((each for each in group if each.subject.startswith("vault ")), group[0])
+    if len(subjects) == 1:
+        return main
+    others = [subject for subject in subjects if subject != main.subject]
+    if main.subject.startswith(("credential ", "vault ")):
+        return replace(main, message=f"{main.message}; it also stops {_named(others)}", affected=tuple(subjects))
+    hint = main.hint
+    if hint is not None and any(each.hint != hint for each in group):
+        hint = f"for {main.subject}, and the others in the same way: {hint}"
+    return replace(main, subject=_named(subjects), hint=hint, affected=tuple(subjects))
+
+
+def _named(subjects: Iterable[str]) -> str:
+    by_noun: dict[str, list[str]] = {}
+    for subject in subjects:
+        noun, _, name = subject.partition(" ")
+        by_noun.setdefault(noun, []).append(name)
+    return "; ".join(affected(names, noun) for noun, names in by_noun.items())
+
+
+def _print_findings(findings: list[Diagnosis], output: str | None) -> None:
+    """Prints the findings to stdout: `output` is ``text`` or ``json``."""
+    if output == "json":
+        names = ("level", "subject", "message", "hint")
+        shown = [
+            {**{name: getattr(each, name) for name in names}, "affected": each.affected or (each.subject,)}
+            for each in findings
+        ]
+        sys.stdout.write(to_json({"findings": shown}) + "\n")
+        return
+    console = console_for(sys.stdout)
+    passed = [each.subject for each in findings if each.level == "ok"]
+    if passed:
+        # As counts, such as `configuration, 1 credential, 300 accounts, 2 vaults`.
+        counted = Counter(subject.partition(" ")[0] for subject in dict.fromkeys(passed)).items()
+        nouns = ", ".join(noun if noun == "configuration" else many(count, noun) for noun, count in counted)
+        console.line(Span("✓ ", "green"), Span(f"{nouns}: ok"), no_wrap=True)
+    for each in (each for each in findings if each.level != "ok"):
+        mark, style = _STYLES[each.level]
+        console.line(Span(f"{mark} ", style), Span(each.subject, "bold"), Span(f": {each.message}"), no_wrap=True)
+        if each.hint:
+            print_message(console, each.hint, Span("    → ", "cyan"))
+    counts = Counter(each.level for each in findings)
+    summary = f"{counts['ok']} ok, {many(counts['warning'], 'warning')}, {many(counts['problem'], 'problem')}"
+    console.line(Span(summary, "bold red" if counts["problem"] else "bold green"))

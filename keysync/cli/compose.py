@@ -59,7 +59,7 @@ async def open_runtime(stack: AsyncExitStack, clients: ClientFactory, shared: Sh
     `stack` closes them. Raises UsageError as `open_clients` does.
     """
     config, redactor = clients.config, shared.redactor
-    translator = AzureFailureTranslator(redactor)
+    translator = clients.caller.translator
     open_target = partial(_open_vault, stack, clients, shared)
     # The search for orphans also reads vaults that no account uses any more.
     targets = {name: await open_target(name) for name in (config.vaults if config.orphans != "keep" else ())}

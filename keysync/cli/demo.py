@@ -8,6 +8,7 @@ import random
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -21,9 +22,8 @@ from keysync.config.credentials import CloudMapping, EnvironmentCredential
 from keysync.config.model import Account, Config, Schedule, Vault
 from keysync.config.operation import Limits, Timeouts
 from keysync.emulator import Emulator, EmulatorData
-from keysync.names import natural
 from keysync.report.console import Span
-from keysync.report.text import account_name, print_report
+from keysync.report.text import print_report
 from keysync.secret.redact import Redactor
 from keysync.sync.model import BAD, ItemRef, Report
 from keysync.sync.observers import RunObserver
@@ -66,7 +66,7 @@ async def _run(options: Options, redactor: Redactor) -> None:
                 AZURE_CLIENT_SECRET=azure.endpoints.client_secret,
             )
             show = _Show(azure, interruption, once=options.once)
-            await serve(_config(azure, options.every), Shared(redactor, show), interruption, announce=show.opening)
+            await serve(_config(azure, options.every), Shared(redactor, (show,)), interruption, announce=show.opening)
             show.closing()
 
 
@@ -93,7 +93,7 @@ def _config(azure: Emulator, every: float) -> Config:
 
 
 class _Show(RunObserver):
-    """Prints the full report of the first run, then only news of each run."""
+    """Prints the report of each run, each problem once."""
 
     def __init__(self, azure: Emulator, interruption: Interruption, *, once: bool) -> None:
         self._console = console_for(sys.stdout)
@@ -101,17 +101,16 @@ class _Show(RunObserver):
         self._interruption = interruption
         self._once = once
         self._runs = 0
-        self._last: dict[ItemRef, str] = {}
+        self._problems: set[tuple[ItemRef, str]] = set()
         self._random = random.Random(_SEED)  # noqa: S311  # nosec B311  # chooses the next account, which is no secret
 
     def opening(self, url: str) -> None:
         """Prints the addresses and the accounts."""
-        endpoints = self._azure.endpoints
+        endpoints, names = self._azure.endpoints, list(_ACCOUNTS)
         addresses = f"Resource Manager {endpoints.resource_manager}, vault {endpoints.vaults['main']}"
         self._say("the embedded Azure is up", addresses)
-        names = list(_ACCOUNTS)
-        faulty = ", ".join(names[_HEALTHY:])
-        self._say("accounts", f"{', '.join(names[:_HEALTHY])}; with a deliberate fault: {faulty}")
+        healthy, faulty = ", ".join(names[:_HEALTHY]), ", ".join(names[_HEALTHY:])
+        self._say("accounts", f"{healthy}; with a deliberate fault: {faulty}")
         self._say("the daemon's page", url)
         if not self._once:
             self._say("stop with", "Ctrl-C")
@@ -125,31 +124,18 @@ class _Show(RunObserver):
     def finished(self, report: Report) -> None:
         """Prints the run, and regenerates a key for the next one to sync."""
         self._runs += 1
-        self._print(report)
+        problems = {(result.ref, result.outcome) for result in report.results if result.outcome in BAD}
+        news = tuple(each for each in report.results if (each.ref, each.outcome) not in self._problems)
+        self._problems |= problems
+        self._say(f"run {self._runs}", "each problem is shown once", "dim")
+        print_report(self._console, replace(report, results=news))
         if self._once and self._runs >= _RUNS_ONCE:
             self._interruption.stop.set()
             return
-        name = self._random.choice(["renderfarm", "simulation"])
+        name = self._random.choice(list(_ACCOUNTS)[:_HEALTHY])
         key = self._random.choice(["Primary", "Secondary"])
         self._azure.state.regenerate(name, key)
         self._say("regenerated in Azure", f"the {key.lower()} key of {name}; the old one is invalid now")
-
-    def _print(self, report: Report) -> None:
-        before, self._last = self._last, self._last | {result.ref: result.outcome for result in report.results}
-        if self._runs == 1:
-            print_report(self._console, report)
-            return
-        for result in report.results:
-            ref, bad = result.ref, result.outcome in BAD
-            if result.outcome != "unchanged" and not (bad and before.get(ref) == result.outcome):
-                secret = f"{account_name(ref.account)} {ref.key} → {ref.vault}/{ref.secret}"
-                self._say(result.outcome, secret, "red" if bad else "green")
-        # Runs skip accounts that keep failing. Their last results still count.
-        in_sync = sum(outcome not in BAD for outcome in self._last.values())
-        failing = {account_name(ref.account) for ref, outcome in self._last.items() if outcome in BAD}
-        counts = f"{in_sync} of {len(self._last)} secrets in sync in {report.duration_seconds:.2f} s"
-        still = f"; still failing: {', '.join(sorted(failing, key=natural))}" if failing else ""
-        self._say(f"run {self._runs}", counts + still, "dim")
 
     def _say(self, label: str, text: str, style: str = "bold") -> None:
         now = Span(time.strftime("%H:%M:%S "), "dim")

@@ -9,8 +9,8 @@ import sys
 from keysync.access.roles import plan_roles, render_json
 from keysync.access.script import render_script
 from keysync.cli.options import Options
-from keysync.config.files import find_config
 from keysync.config.formats import GUID
+from keysync.config.isolated import find_config
 from keysync.config.load import load_config
 from keysync.errors import UsageError
 

@@ -22,9 +22,8 @@ from keysync.calls import CallObserver
 from keysync.cli.compose import CONNECT_SECONDS, open_clients, open_runtime
 from keysync.cli.options import Options
 from keysync.cli.signals import Interruption, handled, interruptible
-from keysync.config.files import find_config
 from keysync.config.formats import split_listen
-from keysync.config.isolated import read_config
+from keysync.config.isolated import find_config, read_config
 from keysync.config.model import Config
 from keysync.daemon.account_state import AccountStates
 from keysync.daemon.config_watch import ConfigWatch
@@ -42,7 +41,6 @@ from keysync.report.webhook import Webhook
 from keysync.secret.redact import Redactor
 from keysync.secret.signing import signer_from
 from keysync.sync.items import Selection
-from keysync.sync.observers import Observers
 from keysync.sync.orphans import MissingCounters
 from keysync.sync.runtime import Runtime, Shared
 from keysync.web.app import make_web_app
@@ -77,7 +75,7 @@ async def serve(
 ) -> None:
     """Serves `config` until `interruption`. `watch` reports later configurations; `announce` is called with the page's URL.
 
-    `shared.observer` is one of the observers of the runs. Jitter and backoff draw from `random`. Raises UsageError if the start
+    `shared.observers` are among the observers of the runs. Jitter and backoff draw from `random`. Raises UsageError if the start
     fails.
     """
     daemon: Daemon | None = None
@@ -128,7 +126,7 @@ async def _open_daemon(
     leadership = None if election is None else election.leadership
     shared = replace(
         shared,
-        observer=Observers([account_states, RunLog(), metrics, *([notifier] if notifier else []), shared.observer]),
+        observers=(account_states, RunLog(), metrics, *([notifier] if notifier else []), *shared.observers),
         stop=lambda: interruption.stop if leadership is None else leadership.term,
         streaks=MissingCounters(),
     )

@@ -24,7 +24,6 @@ from keysync.sync.inventory import resolve, selected
 from keysync.sync.items import Selection
 from keysync.sync.messages import command
 from keysync.sync.model import Report
-from keysync.sync.observers import Observers
 from keysync.sync.run import run_sync
 from keysync.sync.runtime import Shared
 
@@ -45,7 +44,7 @@ async def run(options: Options, config: Config, redactor: Redactor) -> int:
         options.accept,
     )
     with interruptible() as interruption, ProgressBar() as bar:
-        observers = Observers([RunLog(), *([run_metrics.metrics] if run_metrics else []), bar])
+        observers = (RunLog(), *([run_metrics.metrics] if run_metrics else []), bar)
         shared = Shared(redactor, observers, lambda: interruption.stop, selection, options.shard)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(open_tracing(redactor.redact))

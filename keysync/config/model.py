@@ -2,7 +2,7 @@
 
 Everything uses these dataclasses. `keysync.config.load` reads a file into them; the JSON Schema takes the descriptions from
 the docstrings. A rule about several keys of one mapping is its `__post_init__`; rules about several mappings are in
-`keysync.config.checks`. No module of the model imports pydantic, so that a daemon can hold the configuration without it.
+`keysync.config.load`. No module of the model imports pydantic, so that a daemon can hold the configuration without it.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from typing import Any, Final, cast
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
-from keysync.config.checks import ValidConfig
 from keysync.config.formats import format_duration
+from keysync.config.model import Config
 from keysync.config.rules import Strict
 
 _DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -54,7 +54,7 @@ class _Generator(GenerateJsonSchema):
 def json_schema() -> dict[str, Any]:
     """The schema of the file (draft 2020-12). It describes the text in the file: a duration, for example, is a string."""
     Strict.__pydantic_config__["use_attribute_docstrings"] = True  # not always: pydantic then parses the source
-    schema = TypeAdapter(cast("type[object]", ValidConfig)).json_schema(schema_generator=_Generator)
+    schema = TypeAdapter(Config).json_schema(schema_generator=_Generator)
     for definition in schema["$defs"].values():
         kind = definition["properties"].get("type", {})
         if kind.pop("const", None):

@@ -16,11 +16,10 @@ from typing import Any, Final, TypeAlias
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
-from keysync.config.files import unreadable_hint
 from keysync.config.printable import describe, dotted, is_secret_key, may_be_shown
 from keysync.config.rules import FromEnvironment, Location, Problem
 from keysync.errors import ConfigError, Finding
-from keysync.files import secret_text
+from keysync.files import secret_text, unreadable_hint
 
 _MarkedError: TypeAlias = Any  # a MarkedYAMLError of ruamel.yaml
 _Node: TypeAlias = Any  # a node of ruamel.yaml, which leaves the types of its attributes open

@@ -38,16 +38,14 @@ def schedule_text(schedule: Schedule) -> str:
 class Entry:
     """The status of one account, its schedule with the shortest time between two runs, and its part in the active run.
 
-    `due` are the items of an active run that have no result yet, `current` its results so far; `run_key` identifies the run.
-    `since` is when the schedule last began a run (monotonic seconds). With `requeued` the account gets one more run when it
-    is free.
+    `due` are the items of an active run, with their results so far; `run_key` identifies the run. `since` is when the schedule
+    last began a run (monotonic seconds). With `requeued` the account gets one more run when it is free.
     """
 
     status: AccountStatus
     schedule: Schedule
     interval: timedelta
-    due: tuple[ItemRef, ...] = ()
-    current: tuple[Result, ...] = ()
+    due: dict[ItemRef, Result | None] = field(default_factory=dict[ItemRef, "Result | None"])
     run_key: object = None
     since: float | None = None
     requeued: bool = False
@@ -66,17 +64,16 @@ class Entry:
         """When the account becomes stale: three intervals after it was last in sync, or after `started` if it never was."""
         return following(self.schedule, self.status.last_success or started, STALE_INTERVALS) or _NEVER
 
-    def finish(self, now: datetime) -> None:
+    def finish(self, results: Iterable[Result], now: datetime) -> None:
         """Takes the results of a run that has one for each secret."""
-        before = self.status
-        results = tuple(sorted(self.current, key=lambda result: result.ref))
+        before, results = self.status, tuple(sorted(results, key=lambda result: result.ref))
         # Unchanged results keep their objects: new objects in each run would fragment the heap.
         results = before.results if results == before.results else results
         changed = {result.ref: before.changed.get(result.ref) for result in results} if before.changed else {}
         changed |= {result.ref: now for result in results if result.outcome in WRITTEN}
         failed = any(result.outcome in FAILED for result in results)
         in_sync = all(sync_state_of(result) == "in_sync" for result in results)
-        self.current = ()
+        self.due = {}
         self.status = replace(
             before,
             results=results,
@@ -151,7 +148,7 @@ class AccountStates(RunObserver):
             for ref in refs:
                 entry = self.entries.get(fold(ref.account))
                 if entry is not None:
-                    entry.due, entry.run_key = (*_without(entry.due, ref), ref), run_key
+                    entry.due[ref], entry.run_key = None, run_key
         except BaseException:
             self.end(run_key)  # else the accounts so far would stay busy forever
             raise
@@ -166,7 +163,7 @@ class AccountStates(RunObserver):
         for entry in self.entries.values():
             if entry.run_key is run_key:
                 # The results of a failed run are incomplete, so they are dropped.
-                entry.due, entry.current, entry.run_key = (), (), None
+                entry.due, entry.run_key = {}, None
         self.revision += 1
 
     def result(self, run_id: str, result: Result) -> None:  # noqa: ARG002  # the observer's signature
@@ -178,10 +175,10 @@ class AccountStates(RunObserver):
         entry = self.entries.get(fold(result.ref.account))
         if entry is None or result.ref not in entry.due:
             return
-        entry.due = _without(entry.due, result.ref)
-        entry.current = (*entry.current, result)
-        if not entry.due:
-            entry.finish(now)
+        entry.due[result.ref] = result
+        results = [each for each in entry.due.values() if each is not None]
+        if len(results) == len(entry.due):
+            entry.finish(results, now)
             self.account_done(entry)
 
     def finished(self, report: Report) -> None:
@@ -204,7 +201,3 @@ class AccountStates(RunObserver):
             entry = self.entries.get(name)
             if entry is not None:
                 entry.status = replace(entry.status, needs_accept=True)
-
-
-def _without(refs: tuple[ItemRef, ...], ref: ItemRef) -> tuple[ItemRef, ...]:
-    return tuple(other for other in refs if other != ref)

@@ -13,9 +13,10 @@ import structlog
 
 from keysync.calls import BreakerStates
 from keysync.config.model import Config, Schedule
-from keysync.daemon.config_watch import ConfigWatch
+from keysync.daemon.config_watch import ConfigChange, ConfigWatch
 from keysync.daemon.fire_times import interval_of
 from keysync.daemon.health import Instant, Watchdog
+from keysync.daemon.leader import Leader
 from keysync.daemon.leader_election import LeaderElector
 from keysync.daemon.scheduler import Scheduler, utc_now
 from keysync.daemon.snapshot import SnapshotBuilder
@@ -95,7 +96,7 @@ class Daemon:
         self._scheduler.start(schedules_of(runtime))
         if self._election is not None:
             leadership = self._election.leadership
-            leadership.elected, leadership.lost = self._elected, self._lost
+            leadership.elected, leadership.lost = self._elected, partial(self._lost, leadership)
             self._election.start()
         await self._stop.wait()
 
@@ -178,17 +179,15 @@ class Daemon:
         if not self._stop.is_set():
             self.sync_now()
 
-    def _lost(self) -> None:
+    def _lost(self, leadership: Leader) -> None:
         self.snapshots.changed()
-        task = asyncio.create_task(self._step_down(), name="step down as leader")
+        task = asyncio.create_task(self._step_down(leadership), name="step down as leader")
         self._stepping_down.add(task)
         task.add_done_callback(self._stepping_down.discard)
 
-    async def _step_down(self) -> None:
-        if self._election is None:
-            return
-        await self._supervisor.end_runs(self._election.leadership.grace())
-        if not self._leads():
+    async def _step_down(self, leadership: Leader) -> None:
+        await self._supervisor.end_runs(leadership.grace())
+        if not leadership.leads():
             # This replica does not see the changes of the new leader, so its own knowledge may be stale later.
             self._supervisor.account_states.forget()
             runtime = self._supervisor.runtime
@@ -222,7 +221,6 @@ class Daemon:
                 self._refuse(str(error))
                 return
             self._cover(runtime)
-            self._scheduler.replace(schedules_of(runtime))
             found = [account for account in runtime.accounts if account.key not in before]
             self._log.info("discovery.changed", accounts=len(runtime.accounts), found=len(found))
             self._supervisor.begin(found)
@@ -233,24 +231,25 @@ class Daemon:
 
     async def _read_again(self, watch: ConfigWatch) -> None:
         try:
-            config = await asyncio.to_thread(watch.read)
+            change: ConfigChange = await asyncio.to_thread(watch.read)
         except ConfigError as error:
-            self._refuse(str(error))
-        else:
-            await self._replace(config)
+            change = error
+        await self._take(change)
 
     async def _follow(self, watch: ConfigWatch) -> None:
         while True:
             await asyncio.sleep(watch.interval)
             with self._logged_errors("reload"):
-                change = await asyncio.to_thread(watch.check)
-                if isinstance(change, Config):
-                    await self._replace(change)
-                elif isinstance(change, ConfigError):
-                    self._refuse(str(change))
-                elif change == "restored":
-                    self._log.info("config.restored")
-                    self._show_error(None)
+                await self._take(await asyncio.to_thread(watch.check))
+
+    async def _take(self, change: ConfigChange | None) -> None:
+        if isinstance(change, Config):
+            await self._replace(change)
+        elif isinstance(change, ConfigError):
+            self._refuse(str(change))
+        elif change == "restored":
+            self._log.info("config.restored")
+            self._show_error(None)
 
     def _refuse(self, reason: str) -> None:
         self._log.error("config.refused", reason=reason, hint="the previous configuration stays in force")
@@ -272,9 +271,7 @@ class Daemon:
             self._cover(runtime)
             # Breakers of credentials start over: their names count credentials in an order that a reload may change.
             self._breakers.keep([f"vault:{name}" for name in config.vaults])
-            schedules = schedules_of(runtime)
-            self._supervisor.health.replace(schedules, Instant.now())
-            self._scheduler.replace(schedules)
+            self._supervisor.health.replace(schedules_of(runtime), Instant.now())
             self._metrics.reloaded(succeeded=True)
             self._show_error(None)
             restart = [name for name in _NEEDS_RESTART if getattr(before, name) != getattr(config, name)]
@@ -297,6 +294,7 @@ class Daemon:
     def _cover(self, runtime: Runtime) -> None:
         """Makes `runtime` current, with its present accounts."""
         self._supervisor.replace(runtime)
+        self._scheduler.replace(schedules_of(runtime))
         config, entries = runtime.config, self._supervisor.account_states.entries.values()
         interval = interval_of(config.schedule, utc_now())
         if runtime.shared.streaks is not None:

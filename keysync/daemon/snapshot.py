@@ -49,14 +49,14 @@ class SnapshotBuilder:
 
     def status(self) -> Status:
         """The current snapshot."""
-        now = self.clock()
-        if self._cached is not None and self._cached[1] == self.supervisor.account_states.revision:
-            age = now.monotonic - self._cached[0]
-            if 0 <= age < _FRESH_SECONDS:
-                return self._cached[2]
-        built = self._build(now)
-        self._cached = (now.monotonic, self.supervisor.account_states.revision, built)
-        return built
+        now, revision = self.clock(), self.supervisor.account_states.revision
+        if self._cached is not None:
+            at, cached_revision, status = self._cached
+            if cached_revision == revision and 0 <= now.monotonic - at < _FRESH_SECONDS:
+                return status
+        status = self._build(now)
+        self._cached = (now.monotonic, revision, status)
+        return status
 
     def changed(self) -> None:
         """Drops the cached snapshot: something other than an account has changed."""

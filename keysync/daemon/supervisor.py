@@ -13,9 +13,7 @@ import structlog
 
 from keysync.config.model import Account, Config
 from keysync.daemon.account_state import AccountStates, Entry
-from keysync.daemon.fire_times import interval_of
 from keysync.daemon.health import Health, Instant
-from keysync.daemon.scheduler import utc_now
 from keysync.errors import raised_at
 from keysync.report.metrics import Metrics
 from keysync.sync.model import ItemRef
@@ -120,9 +118,10 @@ class Supervisor:
 
     def _begin(self, accounts: Sequence[Account], busy: int) -> None:
         runtime = self.runtime
-        for account in accounts:
-            self.account_states.entries[account.key].requeued = False
-        run = runtime.make_run(accounts, busy=busy, patience=patience_of(runtime.config, accounts))
+        entries = [self.account_states.entries[account.key] for account in accounts]
+        for entry in entries:
+            entry.requeued = False
+        run = runtime.make_run(accounts, busy=busy, patience=patience_of(entry.interval for entry in entries))
         # Before the task starts: a trigger that fires in between must find the accounts busy.
         run_key = self.account_states.begin(_refs(run))
         task = asyncio.create_task(self._run(run, run_key, runtime.config), name="sync run")
@@ -172,10 +171,8 @@ class Supervisor:
             await runtime.close()
 
 
-def patience_of(config: Config, accounts: Sequence[Account]) -> float:
+def patience_of(intervals: Iterable[timedelta]) -> float:
     """A twentieth of the shortest interval in seconds, so that one account that hangs does not delay others."""
-    schedules = {account.schedule or config.schedule for account in accounts}  # few; an interval takes long to compute
-    intervals = (interval_of(schedule, utc_now()) for schedule in schedules)
     return max(min(intervals, default=timedelta(minutes=5)).total_seconds() / 20, _LEAST_PATIENCE)
 
 

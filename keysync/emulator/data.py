@@ -195,8 +195,8 @@ class VaultSettings(_Model):
     says that the subscription cannot be cancelled. Without `soft_delete`, as in vaults of before 2025, a deletion is final.
 
     `recover_delay` and `delete_delay` are the seconds until a recovery or a deletion is visible. After a write, the next
-    `stale_reads` GETs of a secret, or those of the next `stale_seconds`, return it as it was before. `clock_offset` is
-    the number of seconds that the vault's clock is ahead.
+    `stale_reads` GETs of a secret, or those of the next `stale_seconds`, return it as it was before. With `empty_page`
+    each list begins with an empty page. `clock_offset` is the number of seconds that the vault's clock is ahead.
     """
 
     policy: PolicyData | None = None
@@ -212,6 +212,7 @@ class VaultSettings(_Model):
     delete_delay: float = Field(default=10.0, ge=0)
     stale_reads: int = Field(default=0, ge=0)
     stale_seconds: float = Field(default=0.0, ge=0)
+    empty_page: bool = False
     clock_offset: float = 0.0
 
     @field_validator("api_versions")

@@ -10,7 +10,10 @@ from keysync.emulator.endpoints import Endpoints
 
 
 def configuration(endpoints: Endpoints, content: EmulatorData) -> str:
-    """A configuration of keysync (YAML) for every account; the vaults take turns. Without a vault it has no accounts."""
+    """A configuration of keysync (YAML) for every account; the vaults take turns. Without a vault it has no accounts.
+
+    Without a client secret it uses the sign-in of az.
+    """
     vaults = list(endpoints.vaults.items())
     lines = [
         "# Configuration of keysync",
@@ -18,7 +21,7 @@ def configuration(endpoints: Endpoints, content: EmulatorData) -> str:
         f"  authority: {endpoints.authority}",
         f"  resource_manager: {endpoints.resource_manager}",
         f"  ca_bundle: {endpoints.ca_bundle}",
-        "credential: {type: environment}",
+        f"credential: {{type: {'environment' if endpoints.client_secret else 'azure_cli'}}}",
         *(["vaults:"] if vaults else []),
         *(f"  '{name}': {{url: {url!r}, verify_challenge_resource: false}}" for name, url in vaults),
         *(["accounts:"] if content.accounts and vaults else []),
@@ -34,13 +37,11 @@ def configuration(endpoints: Endpoints, content: EmulatorData) -> str:
 
 
 def variables(endpoints: Endpoints) -> dict[str, str]:
-    """Azure's own variables for the credential of kind `environment`."""
-    return {
-        "AZURE_AUTHORITY_HOST": endpoints.authority,
-        "AZURE_TENANT_ID": endpoints.tenant_id,
-        "AZURE_CLIENT_ID": endpoints.client_id,
-        "AZURE_CLIENT_SECRET": endpoints.client_secret,
-    }
+    """Azure's own variables for the credential of kind `environment`; only those of the tenant without a client secret."""
+    tenant = {"AZURE_AUTHORITY_HOST": endpoints.authority, "AZURE_TENANT_ID": endpoints.tenant_id}
+    if not endpoints.client_secret:
+        return tenant
+    return {**tenant, "AZURE_CLIENT_ID": endpoints.client_id, "AZURE_CLIENT_SECRET": endpoints.client_secret}
 
 
 def environment_file(environ: Mapping[str, str]) -> str:
@@ -71,6 +72,7 @@ def guide(endpoints: Endpoints, content: EmulatorData) -> str:
 
 def _az_commands(endpoints: Endpoints, content: EmulatorData) -> list[str]:
     tenant, client, secret = quote(endpoints.tenant_id), quote(endpoints.client_id), quote(endpoints.client_secret)
+    principal = f"--service-principal --tenant {tenant} --username {client} --password={secret}"
     lines = [
         "# az",
         f"export REQUESTS_CA_BUNDLE={quote(endpoints.ca_bundle)}",
@@ -78,7 +80,7 @@ def _az_commands(endpoints: Endpoints, content: EmulatorData) -> list[str]:
         f"az cloud register --name keysync --endpoint-resource-manager {endpoints.resource_manager} --suffix-keyvault-dns /",
         "az cloud set --name keysync",
         "az config set core.instance_discovery=false",
-        f"az login --service-principal --tenant {tenant} --username {client} --password={secret}",
+        f"az login {principal if endpoints.client_secret else '--use-device-code'}",
     ]
     for account in content.accounts[:1]:
         place = f"--subscription {account.subscription_id} --resource-group {quote(account.resource_group)}"

@@ -134,7 +134,9 @@ class Emulator:
         batch = await self._start_batch(certificate, authority)
         queues = await self._start_queues(certificate, authority)
         control = f"http://{LOOPBACK}:{await self._listeners.open(self._handler.serve_control, None)}"
-        principal = min(self._data.principals, key=lambda identity: identity.type != "application")
+        principal = min(
+            self._data.principals, key=lambda each: (each.client_secret is None, each.type != "application")
+        )
         return Endpoints(
             authority=authority,
             resource_manager=authority,

@@ -15,6 +15,8 @@ from keysync.emulator.vault_secrets import DeletedSecret, Secret, SecretTable, S
 _LONGEST_RETENTION: Final = 90
 """Days. Key Vault has its own names for the recovery levels of vaults that keep deleted secrets for fewer days."""
 
+_DAY: Final = 86_400
+
 
 class Vault:
     """A key vault. Methods raise KeyError for an unknown name. They do not check permissions or rules: the caller does.
@@ -47,6 +49,7 @@ class Vault:
         self.delete_delay = data.delete_delay
         self.stale_reads = data.stale_reads
         self.stale_seconds = data.stale_seconds
+        self.empty_page = data.empty_page
         self.clock_offset = data.clock_offset
         self._true_clock = clock
         self._stale = StaleReads(clock)
@@ -90,7 +93,7 @@ class Vault:
     @property
     def secrets(self) -> Mapping[str, Sequence[SecretVersion]]:
         """The versions of every secret that is not deleted, by secret name."""
-        self._finish_recoveries()
+        self._finish()
         return {secret.name: secret.versions for secret in self.table.all()}
 
     def versions(self, name: str) -> list[SecretVersion]:
@@ -100,7 +103,7 @@ class Vault:
 
     def find(self, name: str) -> Secret | None:
         """The secret of this name, None if there is none or it is deleted."""
-        self._finish_recoveries()
+        self._finish()
         return self.table.get(name)
 
     def copy_of(self, name: str) -> Secret | None:
@@ -134,17 +137,17 @@ class Vault:
 
     def page(self, after: str, size: int) -> tuple[list[Secret], str | None]:
         """Up to `size` secrets that sort after the name `after`, and the `after` of the next page, None for the last page."""
-        self._finish_recoveries()
+        self._finish()
         return self.table.page(after, size)
 
     def find_deleted(self, name: str) -> DeletedSecret | None:
         """The deleted secret of this name, also while its deletion or recovery is in progress."""
-        self._finish_recoveries()
+        self._finish()
         return self._deleted.get(name.lower())
 
     def deleted_secrets(self) -> list[DeletedSecret]:
         """Every deleted secret whose deletion is visible, sorted by name."""
-        self._finish_recoveries()
+        self._finish()
         return [self._deleted[name] for name in sorted(self._deleted) if self.is_visible(self._deleted[name])]
 
     def add_version(
@@ -204,7 +207,7 @@ class Vault:
         deleted = self._deleted[name.lower()]
         if deleted.recovered_at is None:
             deleted.recovered_at = self._true_clock() + self.recover_delay
-        self._finish_recoveries()
+        self._finish()
         return deleted.secret
 
     def purge(self, name: str) -> None:
@@ -222,19 +225,18 @@ class Vault:
         elif self.stale_seconds:
             self._stale.keep(name, self.copy_of(name), seconds=self.stale_seconds)
 
-    def _finish_recoveries(self) -> None:
-        now = self._true_clock()
-        recovered = [
-            name
-            for name, deleted in self._deleted.items()
-            if deleted.recovered_at is not None and deleted.recovered_at <= now
-        ]
-        for name in recovered:
-            self.table.put(self._deleted.pop(name).secret)
+    def _finish(self) -> None:
+        """Ends the recoveries that are due, and purges what was deleted too long ago."""
+        now, purged_before = self._true_clock(), self.now() - self.retention_days * _DAY
+        for name, deleted in list(self._deleted.items()):
+            if deleted.recovered_at is not None and deleted.recovered_at <= now:
+                self.table.put(self._deleted.pop(name).secret)
+            elif deleted.deleted <= purged_before:
+                del self._deleted[name]
 
     def export(self) -> tuple[list[Secret], list[DeletedSecret]]:
         """Every secret, and every deleted secret."""
-        self._finish_recoveries()
+        self._finish()
         return self.table.all(), list(self._deleted.values())
 
     def restore(self, secrets: Iterable[Secret], deleted: Iterable[DeletedSecret]) -> None:

@@ -151,13 +151,7 @@ class BatchSources:
         keys = dict.fromkeys((account.subscription_id, account.credential) for account in accounts)
         self.accesses = {key: self.accesses.get(key) or await self.open_access(*key) for key in keys}
 
-    def snapshot(self) -> Callable[[Account], BatchAccount]:
-        """A function from a covered account to its source. Later calls of `cover` do not change it."""
-        accesses = self.accesses
-
-        def source_of(account: Account) -> BatchAccount:
-            # Created on demand: thousands of sources would take more memory than the rest of a run.
-            client, caller = accesses[account.subscription_id, account.credential]
-            return BatchAccount(account, client, caller, self.fingerprinter, self.redactor, self.keyless)
-
-        return source_of
+    def source_of(self, account: Account) -> BatchAccount:
+        """The source of a covered account."""
+        client, caller = self.accesses[account.subscription_id, account.credential]
+        return BatchAccount(account, client, caller, self.fingerprinter, self.redactor, self.keyless)

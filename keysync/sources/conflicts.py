@@ -1,6 +1,6 @@
 """Secrets by number: which accounts would write the same secret, and which secrets other shards write.
 
-Accounts under `accounts` are checked for conflicts with the configuration (`config.checks`); here, discovered ones are.
+Accounts under `accounts` are checked for conflicts with the configuration (`config.load`); here, discovered ones are.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -49,8 +49,8 @@ class KeySources(Protocol):
     async def cover(self, accounts: Sequence[Account]) -> None:
         """Opens what the sources of `accounts` need, and forgets what no account needs any more. Raises UsageError."""
 
-    def snapshot(self) -> Callable[[Account], KeySource]:
-        """A function from a covered account to its source. Later calls of `cover` do not change it."""
+    def source_of(self, account: Account) -> KeySource:
+        """The source of a covered account."""
         ...
 
 

@@ -17,7 +17,7 @@ from keysync.sources.discovery import Discovery, Inventory, Problem
 from keysync.sources.shard import Shard
 from keysync.sync.items import Selection
 from keysync.sync.model import ItemRef, Preflight, Result
-from keysync.sync.waiting import wait_for
+from keysync.sync.waiting import until_stopped
 
 LoggedProblem: TypeAlias = tuple[object, ...]
 """Identifies a problem of discovery that was logged."""
@@ -33,17 +33,10 @@ async def resolve(
     A problem in `logged` is not logged again; the set is updated. After a `stop`, the inventory has only the configured accounts,
     and is not complete.
     """
-    listing = asyncio.create_task(discovery.list(), name="discovery")
-    try:
-        await wait_for([listing], stop or asyncio.Event(), None)
-        if listing.done():
-            inventory = listing.result()
-        else:
-            record = FailureRecord(kind="timeout", summary="interrupted before the accounts were listed")
-            inventory = replace(discovery.static, problems=(Problem("discover", record, 0),))
-    finally:
-        listing.cancel()
-        await asyncio.gather(listing, return_exceptions=True)
+    inventory = await until_stopped(discovery.list(), stop or asyncio.Event())
+    if inventory is None:
+        record = FailureRecord(kind="timeout", summary="interrupted before the accounts were listed")
+        inventory = replace(discovery.static, problems=(Problem("discover", record, 0),))
     _log(inventory, set[LoggedProblem]() if logged is None else logged)
     return inventory
 

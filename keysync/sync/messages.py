@@ -15,26 +15,24 @@ CERTIFICATE = (
 
 def differs(observed: Observed, stored: StoredSecret) -> str:
     """An unmanaged secret with another value."""
-    item = observed.item
     value = f"the account's {observed.stored_key} key" if observed.stored_key else "another value"
     return (
-        f"the secret holds {value} and is not tagged as keysync's for this key ({owner_of(stored.tags)}): not overwritten. "
-        f"To keep it, choose another name in `secrets`. To replace it for good: {_adopt(item, '--replace --yes')}"
+        f"the secret holds {value} and is not tagged as keysync's for this key ({owner_of(stored.tags)}): not overwritten. To keep "
+        f"it, choose another name in `secrets`. To replace it for good: {_adopt(observed.item, '--replace --yes')}"
     )
 
 
 def not_marked(item: Item, tags: Mapping[str, str]) -> str:
     """An unmanaged secret that already has the right value."""
-    flags = "--yes" if is_free(tags, item) else "--replace --yes"
-    former = former_id(tags, item)
+    adopt, former = _adopt(item, "--yes" if is_free(tags, item) else "--replace --yes"), former_id(tags, item)
     if former is not None:
         return (
             f"the account was moved: the value is right, but the secret is tagged for {former!r}, so it will not be kept in sync. "
-            f"To mark it for the account as it is now: {_adopt(item, flags)}"
+            f"To mark it for the account as it is now: {adopt}"
         )
     return (
         f"the value is right, but the secret is not tagged as keysync's for this key ({owner_of(tags)}): it will not be kept "
-        f"in sync. To mark it: {_adopt(item, flags)}"
+        f"in sync. To mark it: {adopt}"
     )
 
 

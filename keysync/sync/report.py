@@ -33,19 +33,23 @@ _LEFT: Final = frozenset[Outcome]({*BAD, *WRITES, "skipped"})
 
 
 class ReportBuilder:
-    """Gathers the results of `run` and its follow-up runs, and reports each to the observer as soon as it is final."""
+    """Gathers the results of `run` and its follow-up runs, and reports each to the observers as soon as it is final."""
 
     def __init__(self, run: SyncRun, run_id: str) -> None:
-        self._run = run
-        self._run_id = run_id
+        self._run, self._run_id = run, run_id
         self._started, self._start_time = run.clock(), time.monotonic()
         self._writes: list[Change] = []
         self._results: list[Result] = []
         # Items whose reason ends with the command that accepts them, which is known only at the end of the run.
         self._waiting: dict[ItemRef, str] = {}
-        run.observer.started(run_id, len(run.work_items))
+        for observer in run.observers:
+            observer.started(run_id, len(run.work_items))
         for result in run.preflight.results:
-            run.observer.result(run_id, result)
+            self._report(result)
+
+    def _report(self, result: Result) -> None:
+        for observer in self._run.observers:
+            observer.result(self._run_id, result)
 
     def planned(self, plan: Plan, blocked: Blocked | None) -> None:
         """Adds a plan that is about to be applied."""
@@ -58,25 +62,24 @@ class ReportBuilder:
 
     def result(self, result: Result) -> None:
         """Adds the result of an item."""
-        result = self._redacted(result)
+        if result.reason is not None:
+            # It quotes tags, which anyone with access to the vault may have written.
+            result = replace(result, reason=self._run.redact(result.reason))
         self._results.append(result)
         if result.ref not in self._waiting:
-            self._run.observer.result(self._run_id, result)
+            self._report(result)
 
     def finish(self, blocked: Blocked | None, orphan_warnings: Sequence[str]) -> Report:
         """Reports the remaining results and the end of the run."""
-        run = self._run
+        run, selection = self._run, self._run.selection
         refs = {result.ref for result in self._results if result.outcome in _LEFT}
         left = [change for change in self._writes if change.ref in refs]
         kinds = Counter[ChangeKind](change.kind for change in left if not change.read_only)
         name = checksum(in_order(left if kinds else self._writes))
-        accept = command("sync", f"{run.selection.options} --accept {name}".strip())
-        final = [self._explained(result, kinds, accept) for result in self._results]
-        for result in final:
-            if result.ref in self._waiting:
-                run.observer.result(self._run_id, result)
+        accept = command("sync", f"{selection.options} --accept {name}".strip())
+        final = [self._final(result, kinds, accept) for result in self._results]
         stopped, warnings = None, [*run.preflight.warnings, *orphan_warnings]
-        if blocked is not None and run.selection.dry_run and not blocked.wrong_checksum:
+        if blocked is not None and selection.dry_run and not blocked.wrong_checksum:
             warning = f"{blocked.finding}: a sync would stop here and write nothing. If it is intended: {accept}"
             warnings.insert(0, Instruction(warning))
         elif blocked is not None and not blocked.late:
@@ -84,7 +87,7 @@ class ReportBuilder:
             stopped = f"{blocked.finding}{advice}"
         report = Report(
             run_id=self._run_id,
-            dry_run=run.selection.dry_run,
+            dry_run=selection.dry_run,
             checksum=name,
             started=self._started,
             duration_seconds=round(time.monotonic() - self._start_time, 3),
@@ -97,11 +100,12 @@ class ReportBuilder:
             incomplete=run.preflight.incomplete,
             orphans_searched=run.orphans is not None and not orphan_warnings,
         )
-        run.observer.finished(report)
+        for observer in run.observers:
+            observer.finished(report)
         return report
 
-    def _explained(self, result: Result, kinds: Counter[ChangeKind], accept: str) -> Result:
-        """`result`; if its change waits for `--accept`, with the command, which accepts all waiting changes by `kinds`."""
+    def _final(self, result: Result, kinds: Counter[ChangeKind], accept: str) -> Result:
+        """`result`; if its change waits for `--accept`, it is reported with the command, which accepts all waiting changes by `kinds`."""
         reason = self._waiting.get(result.ref)
         if reason is None:
             return result
@@ -109,9 +113,7 @@ class ReportBuilder:
             counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
             reason = f"{reason} (accepts all waiting changes: {counts})"
         shown = self._run.selection.dry_run or result.outcome not in REMOVALS
-        outcome = result.outcome if shown else "skipped"
-        return self._redacted(replace(result, outcome=outcome, reason=f"{reason}: {accept}"))
-
-    def _redacted(self, result: Result) -> Result:
-        """A reason quotes tags, which anyone with access to the vault may have written."""
-        return result if result.reason is None else replace(result, reason=self._run.redact(result.reason))
+        outcome, reason = result.outcome if shown else "skipped", self._run.redact(f"{reason}: {accept}")
+        final = replace(result, outcome=outcome, reason=reason)
+        self._report(final)
+        return final

@@ -43,7 +43,7 @@ class SyncRun:
     collector: Collector
     applier: Applier
     limits: Mapping[str, Limits]
-    observer: RunObserver
+    observers: Sequence[RunObserver]
     stop: asyncio.Event
     collect_seconds: float
     selection: Selection = field(default_factory=Selection)
@@ -132,4 +132,5 @@ class _Flow:
             self._planner.add(account)
         except Exception as error:  # noqa: BLE001  # a bug that one account triggers must not stop the others
             self._planner.add(self._run.collector.plan_failed(account, error))
-        self._run.observer.collected(self._run_id, account.account)
+        for observer in self._run.observers:
+            observer.collected(self._run_id, account.account)

@@ -24,7 +24,7 @@ from keysync.sync.inventory import preflight
 from keysync.sync.items import Selection, limits_of, work_items_of
 from keysync.sync.locks import SecretLocks
 from keysync.sync.model import Preflight
-from keysync.sync.observers import Observers, RunObserver
+from keysync.sync.observers import RunObserver
 from keysync.sync.orphans import AccountExistence, MissingCounters, OrphanSearch
 from keysync.sync.run import SyncRun
 from keysync.targets.interface import SecretTarget
@@ -42,7 +42,7 @@ class Shared:
     """
 
     redactor: Redactor
-    observer: RunObserver = field(default_factory=lambda: Observers(()))
+    observers: Sequence[RunObserver] = ()
     stop: Callable[[], asyncio.Event] = asyncio.Event
     selection: Selection = field(default_factory=Selection)
     shard: Shard | None = None
@@ -115,7 +115,7 @@ class Runtime:
         schedule also search for orphans, unless accounts or secrets are named, and report the accounts that are refused.
         """
         config, shared, selection = self.config, self.shared, self.shared.selection
-        timeouts, stop, source_of = config.timeouts, shared.stop(), self.sources.snapshot()
+        timeouts, stop, source_of = config.timeouts, shared.stop(), self.sources.source_of
         account_seconds, grace = timeouts.account.total_seconds(), timeouts.shutdown.total_seconds() * _GRACE
         # If each account has a schedule of its own, every run counts as general.
         general = (
@@ -128,7 +128,7 @@ class Runtime:
             Collector(self.targets, shared.fingerprinter, self.translator, config.concurrency, account_seconds),
             Applier(self.targets, self.translator, shared.locks, config.concurrency, stop, grace),
             {name: limits_of(config, vault) for name, vault in config.vaults.items()},
-            shared.observer,
+            shared.observers,
             stop,
             collect_seconds=min(timeouts.collect.total_seconds(), patience),
             selection=selection,

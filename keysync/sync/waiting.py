@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 async def wait_for(futures: Collection[asyncio.Future[Any]], stop: asyncio.Event, seconds: float | None) -> None:
@@ -19,3 +21,14 @@ async def wait_for(futures: Collection[asyncio.Future[Any]], stop: asyncio.Event
         stopped.cancel()
         done.cancel()
         await asyncio.gather(stopped, done, return_exceptions=True)
+
+
+async def until_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
+    """The result of `work`, or None after a `stop`, which cancels it."""
+    task = asyncio.create_task(work)
+    try:
+        await wait_for([task], stop, None)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

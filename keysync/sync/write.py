@@ -23,7 +23,6 @@ from keysync.targets.interface import (
     Disabled,
     LaterVersionListed,
     NotKept,
-    Observation,
     SecretTarget,
     StoredSecret,
     WriteUnknown,
@@ -33,7 +32,6 @@ FRESH_SECONDS: Final = 10.0
 """The maximum age of a read that a write may be based on."""
 
 _ENABLED: Final[frozenset[Field]] = frozenset({"enabled"})
-_CANCELLED: Final = "interrupted during the write: the next run checks the secret"
 _AS_RESTORED: Final[Mapping[ChangeKind, ChangeKind]] = {"create": "update", "recover": "recover"}
 # Longer than both sides of an account take to respond.
 _LONG_BEFORE: Final = timedelta(minutes=2)
@@ -78,12 +76,11 @@ class SecretWriter:
             if change.before is not None and "value" in change.fields:
                 names.setdefault(change.ref.vault, []).append(change.ref.secret)
         since = self.locks.clock() - _RECENTLY_SECONDS
-        listings = {vault: self.targets[vault].validate_by_listing(names[vault], since=since) for vault in names}
-        self._listings = listings
+        self._listings = {vault: self.targets[vault].validate_by_listing(names[vault], since=since) for vault in names}
         try:
             yield
         finally:
-            await asyncio.gather(*(listing.close() for listing in listings.values()))
+            await asyncio.gather(*(listing.close() for listing in self._listings.values()))
 
     async def write(self, change: Change, inputs: ApplyInputs) -> Result:
         """Carries out `change`. Never raises: a failure is in the result."""
@@ -93,7 +90,7 @@ class SecretWriter:
                     return await self._attempt(change, inputs, reread=attempt > 0)
             return await self._attempt(change, inputs, reread=True)
         except asyncio.CancelledError:
-            return Result(change.ref, "unknown", reason=_CANCELLED)
+            return Result(change.ref, "unknown", reason="interrupted during the write: the next run checks the secret")
         except NotKept as failure:
             # The value is right. Only for an adoption do the tags matter: without them the secret is not keysync's.
             outcome: Outcome = "refused" if change.kind == "adopt" else "skipped"
@@ -174,27 +171,32 @@ class SecretWriter:
         return Result(ref, "refused", reason=changed_meanwhile(ref))
 
     async def _send(self, change: Change, now: Change, latest: Observed, inputs: ApplyInputs) -> Result:
-        ref, target = now.ref, self.targets[now.ref.vault]
-        value = inputs.values.get(ref)
-        if "value" in now.fields and value is None:
-            # It was in sync when compared, and the same version now has another value: no vault does that.
-            return Result(ref, "refused", reason=changed_meanwhile(ref))
+        ref, target, version = now.ref, self.targets[now.ref.vault], now.before or ""
         if now.metadata is None:
             raise AssertionError(f"a {now.kind} without metadata")
         # Only the read protects a name without a secret, so each attempt needs a read of its own.
         with self._barrier(latest.at, once=now.kind == "create"):
-            if "value" in now.fields and value is not None:
-                version = await target.write(ref.secret, value, now.metadata, before=now.before)
-            else:
-                version = now.before or ""
+            if "value" not in now.fields:
                 await target.patch(ref.secret, version, now.metadata)
+            elif ref in inputs.values:
+                version = await target.write(ref.secret, inputs.values[ref], now.metadata, before=now.before)
+            else:
+                # It was in sync when compared, and the same version now has another value: no vault does that.
+                return Result(ref, "refused", reason=changed_meanwhile(ref))
         return Result(ref, DONE[change.kind], version=version, reason=change.reason)
 
     async def _remove(self, change: Change) -> Result:
         """Disables or deletes an orphan, unless it has changed since the plan."""
-        ref, target = change.ref, self.targets[change.ref.vault]
-        at = self.locks.clock()
-        if not _is_still_orphan(await target.read(ref.secret), change):
+        ref, target, at = change.ref, self.targets[change.ref.vault], self.locks.clock()
+        stored = await target.read(ref.secret)
+        if (
+            not isinstance(stored, (StoredSecret, Disabled))
+            or stored.managed
+            or stored.version != change.before
+            # Tags change without a new version: another writer may have taken the secret over.
+            or not is_ours_for(stored.tags or {}, ref, change.owner)
+            or change.owner is None
+        ):
             return Result(ref, "refused", reason=orphan_changed_meanwhile(ref))
         with self._barrier(at, once=True):
             if change.kind == "delete":
@@ -219,10 +221,3 @@ class SecretWriter:
         """
         age = latest.current.age if isinstance(latest.current, StoredSecret) else None
         return age is not None and age > timedelta(seconds=self.locks.clock() - observed.at) + _LONG_BEFORE
-
-
-def _is_still_orphan(stored: Observation, change: Change) -> bool:
-    if not isinstance(stored, (StoredSecret, Disabled)) or stored.managed or stored.version != change.before:
-        return False
-    # Tags change without a new version: another writer may have taken the secret over.
-    return change.owner is not None and is_ours_for(stored.tags or {}, change.ref, change.owner)

@@ -141,12 +141,54 @@ def rotation(az, ready, directory):
         check(f"the guide: {step}", completed.returncode == 0, completed.stdout + completed.stderr)
 
 
-def main(program):
-    """Start the emulator, run all steps, stop it."""
+def first_steps(az, ready, directory):
+    """Run README's commands for a real subscription, as a user who owns the subscription: the role step takes effect."""
+    az.run("login", "--use-device-code")
+    vault = az.run("keyvault", "list")[0]["id"]
+    account = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "name": ACCOUNT, "vaults": ["main"]}
+    config = {
+        "cloud": {name: ready[name] for name in ("authority", "resource_manager", "ca_bundle")},
+        "credential": {"type": "azure_cli"},
+        "vaults": {"main": {"url": ready["vaults"]["kv-render"], "verify_challenge_resource": False}},
+        "accounts": [account],
+    }
+    (directory / "keysync.yaml").write_text(json.dumps(config))
+    path = f"{walkthrough.programs(directory / 'bin', az.program)}{os.pathsep}{os.environ['PATH']}"
+    environ = {**az.environ, "PATH": path, "VAULT_ID_1": vault}
+    denied = walkthrough.run("keysync check", environ, directory)
+    check("check names the missing action", "getSecret/action" in denied.stdout, denied.stdout + denied.stderr)
+    for script in (walkthrough.first_steps(), walkthrough.first_steps(only_roles=True)):
+        completed = walkthrough.run(script, environ, directory)
+        check(
+            "README: " + " / ".join(script.split("\n")), completed.returncode == 0, completed.stdout + completed.stderr
+        )
+    names = [item["name"] for item in az.run("keyvault", "secret", "list", "--id", ready["vaults"]["kv-render"])]
+    check("both secrets are there", len(names) == 2, names)
+    assigned = az.run("role", "assignment", "list", "--all")
+    check("az shows the assignments", {each["principalName"] for each in assigned} == {"you@example.com"}, assigned)
+    reader = ("--role", "Reader", "--scope", vault)
+    az.run("role", "assignment", "create", "--assignee", "you@example.com", *reader)
+    az.run("role", "assignment", "delete", "--assignee", "you@example.com", *reader)
+
+
+def everything(az, ready, directory):
+    """Run the commands that need an application which may do everything."""
+    principal = ("--tenant", ready["tenant_id"], "--username", ready["client_id"])
+    az.run("login", "--service-principal", *principal, "--password=wrong", fails="AADSTS7000215")
+    subscriptions = az.run("login", "--service-principal", *principal, f"--password={ready['client_secret']}")
+    check("both subscriptions are listed", len(subscriptions) == 2, subscriptions)
+    az.run("account", "set", "--subscription", SUBSCRIPTION)
+    batch(az, ready)
+    key_vault(az, ready)
+    rotation(az, ready, directory)
+
+
+def serve(program, steps, *arguments):
+    """Start the emulator, point az to it, run `steps`, stop it."""
     with tempfile.TemporaryDirectory(prefix="keysync-az-") as name:
         directory = Path(name)
         ready_file = directory / "ready.json"
-        command = [sys.executable, "-m", "keysync", "emulator", "--ready-file", str(ready_file)]
+        command = [sys.executable, "-m", "keysync", "emulator", "--ready-file", str(ready_file), *arguments]
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             ready = wait_for(ready_file, server)
@@ -157,18 +199,27 @@ def main(program):
             endpoints = ("--endpoint-resource-manager", ready["resource_manager"], "--suffix-keyvault-dns", "/")
             az.run("cloud", "register", "--name", "keysync", *endpoints)
             az.run("cloud", "set", "--name", "keysync")
-            principal = ("--tenant", ready["tenant_id"], "--username", ready["client_id"])
-            az.run("login", "--service-principal", *principal, "--password=wrong", fails="AADSTS7000215")
-            subscriptions = az.run("login", "--service-principal", *principal, f"--password={ready['client_secret']}")
-            check("both subscriptions are listed", len(subscriptions) == 2, subscriptions)
-            az.run("account", "set", "--subscription", SUBSCRIPTION)
-            batch(az, ready)
-            key_vault(az, ready)
-            rotation(az, ready, directory)
+            steps(az, ready, directory)
         finally:
             server.terminate()
             code = server.wait(10)
         check("the emulator ends on SIGTERM", code == 0, code)
+
+
+def main(program):
+    """Run all steps with an application that may do everything, then README's with a user."""
+    serve(program, everything)
+    with tempfile.TemporaryDirectory(prefix="keysync-az-") as name:
+        data = Path(name) / "data.yaml"
+        owner = {"role": "Owner", "scope": f"/subscriptions/{SUBSCRIPTION}"}
+        content = {
+            "identities": [{"name": "you@example.com", "type": "user", "roles": [owner]}],
+            "accounts": [{"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "name": ACCOUNT}],
+            "vaults": [{"name": "kv-render"}],
+            "role_delay": 0,
+        }
+        data.write_text(json.dumps(content))
+        serve(program, first_steps, "--data", str(data))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class RunCost:
 
 def shared() -> Shared:
     """Runs with metrics, as in the daemon."""
-    return Shared(Redactor(), Metrics(CollectorRegistry()))
+    return Shared(Redactor(), (Metrics(CollectorRegistry()),))
 
 
 async def one_run(runtime: Runtime, azure: Running) -> RunCost:

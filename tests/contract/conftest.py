@@ -156,7 +156,7 @@ async def behind_the_sdks(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Behi
         monkeypatch.setattr("keysync.cli.compose.RetryPolicy", partial(RetryPolicy, sleep=_no_time))
         async with opened(config) as (_, runtime):
             (account,) = runtime.accounts
-            source = runtime.sources.snapshot()(account)
+            source = runtime.sources.source_of(account)
             target: Any = LookingAgain(runtime.targets["main"])
             yield BehindTheSdks(azure, target, source, runtime.shared.fingerprinter)
 

@@ -321,7 +321,7 @@ async def test_covered_accounts_can_grow_and_shrink(open_world: Opener) -> None:
         assert len(runtime.sources.accesses) == 2
         assert all(runtime.sources.accesses[reach] is access for reach, access in before.items())
         (beta,) = (account for account in listing.accounts if account.name == "beta")
-        keys = await runtime.sources.snapshot()(beta).get_keys()
+        keys = await runtime.sources.source_of(beta).get_keys()
         assert set(keys.values) == {"primary", "secondary"}
         await runtime.cover(Inventory((beta,)))
         assert set(runtime.sources.accesses) == {(beta.subscription_id, beta.credential)}

@@ -200,7 +200,7 @@ CASES: Final = {
     "kv-rec-get-version": Case(steps=(CREATED,)),
     "kv-rec-patch": Case(steps=(CREATED,), body=HTML, at=1529957225),
     "kv-rec-patch-nbf": Case(steps=(CREATED, PATCHED), body=REX, at=1529957226),
-    "kv-rec-purge-204": Case({"delete_delay": 0}, steps=(CREATED, at(1529957228, "DELETE", CRUD))),
+    "kv-rec-purge-204": Case({"delete_delay": 0}, steps=(CREATED, at(1529957228, "DELETE", CRUD)), at=0),
     "kv-rec-set": Case(body={"value": "value"}, at=1529957220),
     "kv-rec-set-disabled": Case(body=DISABLED, at=1529957243),
     "kv-recoverylevel-purgeable-no-days": Case({"soft_delete": False}),

@@ -44,7 +44,7 @@ class World:
 
     async def list_keys(self) -> object:
         """Lists the keys of the account, which needs its own token."""
-        return await self.runtime.sources.snapshot()(self.runtime.accounts[0]).get_keys()
+        return await self.runtime.sources.source_of(self.runtime.accounts[0]).get_keys()
 
 
 @asynccontextmanager

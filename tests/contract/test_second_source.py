@@ -75,7 +75,7 @@ class Service:
             collector=Collector(targets, self.side.fingerprinter, translator, concurrency=4, account_seconds=5),
             applier=Applier(targets, translator, SecretLocks(), concurrency=4, stop=stop, grace_seconds=1),
             limits={"main": Limits(creates=3)},
-            observer=Watcher(),
+            observers=(Watcher(),),
             stop=stop,
             collect_seconds=5,
         )

@@ -325,7 +325,7 @@ async def serving(config: Path, *, interval: float = 0.02, shard: Shard | None =
             task = asyncio.create_task(
                 serve(
                     loaded,
-                    Shared(Redactor(), served.watcher, shard=shard),
+                    Shared(Redactor(), (served.watcher,), shard=shard),
                     interruption,
                     watch=watch,
                     announce=url.set_result,

@@ -78,7 +78,7 @@ class MemoryGeneration:
         if self.breaks is not None:
             observer, self.breaks = _Breaking(self.observer, self.breaks), None
         work_items = [work for work in job.work_items if work.account.lower() in names]
-        return replace(job, work_items=work_items, observer=observer, busy=busy)
+        return replace(job, work_items=work_items, observers=(observer,), busy=busy)
 
     async def close(self) -> None:
         """Counts the call."""

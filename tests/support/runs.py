@@ -194,7 +194,7 @@ class World:
             collector=self.collector(concurrency=concurrency, **collecting),
             applier=self.applier(grace_seconds=0.02),
             limits=limits or {},
-            observer=self.watcher,
+            observers=(self.watcher,),
             stop=self.stop,
             collect_seconds=collect_seconds,
             selection=Selection(adopt="untagged" if only_unmanaged else None, dry_run=dry_run, accept=accept),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
-from keysync.config.checks import ValidConfig
+from keysync.config.load import ValidConfig
 from keysync.config.model import Account, Config, Discover
 from keysync.config.operation import LeaderElection
 from keysync.config.validate import adapter

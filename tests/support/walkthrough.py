@@ -1,4 +1,4 @@
-"""Runs the shell blocks of a guide unchanged, with an `az` for the embedded Azure.
+"""Runs the shell blocks of README and of the guides unchanged, with an `az` for the embedded Azure.
 
 It needs only the standard library, so that `nox -s az_cli` runs them with the real az as well.
 """
@@ -10,13 +10,20 @@ import ssl
 import stat
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.parse
 import urllib.request
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+AZ_CLIENT_ID = "04b07795-8ddb-461a-bbee-02f9e1bf7b46"
+"""The application in which users of az sign in."""
+
+ROLES = "/providers/Microsoft.Authorization/roleDefinitions"
 
 
 def blocks(page: str, name: str) -> list[str]:
@@ -29,6 +36,14 @@ def blocks(page: str, name: str) -> list[str]:
 def shell(text: str) -> list[str]:
     """The shell blocks in Markdown."""
     return re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def first_steps(*, only_roles: bool = False) -> str:
+    """The commands of README's part about a real subscription, or only its role step. Without the daemon, which does not end."""
+    (block,) = [block for block in shell((ROOT / "README.md").read_text(encoding="utf-8")) if "role.sh" in block]
+    skipped = (". .venv/bin/activate", "keysync run ")
+    lines = [line for line in block.splitlines() if not line.startswith(skipped)]
+    return "\n".join(line for line in lines if "role.sh" in line or not only_roles)
 
 
 def programs(folder: Path, az: str | None = None) -> Path:
@@ -52,7 +67,7 @@ def run(script: str, environ: Mapping[str, str], folder: Path) -> subprocess.Com
 
 
 class Az:
-    """The part of az that the guides use. AZ_READY_FILE names the embedded Azure's ready file."""
+    """The part of az that README and the guides use. AZ_READY_FILE names the embedded Azure's ready file."""
 
     def __init__(self, ready: Mapping[str, Any], words: list[str]) -> None:
         self._ready = ready
@@ -74,12 +89,70 @@ class Az:
         with urllib.request.urlopen(request, timeout=10, context=self._context) as reply:  # noqa: S310  # nosec B310
             return json.load(reply)
 
+    def _form(self, path: str, **fields: str) -> dict[str, Any]:
+        url = f"{self._ready['authority']}/{self._ready['tenant_id']}/oauth2/v2.0/{path}"
+        reply: dict[str, Any] = self._call("POST", url, None, urllib.parse.urlencode(fields))
+        return reply
+
+    def _signed_in(self, resource: str) -> dict[str, Any]:
+        """Tokens for the application of the ready file or, if it has no secret, for the user."""
+        scope, client = f"{resource}/.default", self._ready["client_id"]
+        if self._ready["client_secret"]:
+            secret = self._ready["client_secret"]
+            fields = {"grant_type": "client_credentials", "client_secret": secret, "client_id": client, "scope": scope}
+            return self._form("token", **fields)
+        code = self._form("devicecode", client_id=AZ_CLIENT_ID, scope=scope)["device_code"]
+        grant = "urn:ietf:params:oauth:grant-type:device_code"
+        return self._form("token", grant_type=grant, client_id=AZ_CLIENT_ID, device_code=code)
+
     def _token(self, resource: str) -> str:
-        asked = {"grant_type": "client_credentials", "scope": f"{resource}/.default"}
-        credential = {name: self._ready[name] for name in ("client_id", "client_secret")}
-        url = f"{self._ready['authority']}/{self._ready['tenant_id']}/oauth2/v2.0/token"
-        token: str = self._call("POST", url, None, urllib.parse.urlencode({**asked, **credential}))["access_token"]
+        token: str = self._signed_in(resource)["access_token"]
         return token
+
+    def _manage(self, method: str, path: str, body: Mapping[str, Any] | None = None, **query: str) -> Any:
+        """A request to Resource Manager."""
+        text = urllib.parse.urlencode({"api-version": "2022-04-01", **query})
+        token = self._token("https://management.azure.com")
+        return self._call(method, f"{self._ready['resource_manager']}{path}?{text}", token, body)
+
+    def define(self, *, update: bool) -> Any:
+        """Creates a role or updates the one of its name. Ends with 1 if there is none to update."""
+        role = json.loads(self.option("role-definition"))
+        scope, name = role["AssignableScopes"][0], str(uuid.uuid4())
+        if update:
+            listed = self._manage("GET", f"{scope}{ROLES}", **{"$filter": f"roleName eq '{role['Name']}'"})["value"]
+            if not listed:
+                sys.exit(f"No definition was found with the name of {role['Name']!r}")
+            name = listed[0]["name"]
+        lists = ("Actions", "NotActions", "DataActions", "NotDataActions")
+        properties = {
+            "roleName": role["Name"],
+            "description": role["Description"],
+            "type": "CustomRole",
+            "assignableScopes": role["AssignableScopes"],
+            "permissions": [{f"{key[0].lower()}{key[1:]}": role[key] for key in lists}],
+        }
+        return self._manage("PUT", f"{scope}{ROLES}/{name}", {"properties": properties})
+
+    def assign(self) -> None:
+        """Creates a role assignment, unless it exists."""
+        properties = {
+            "principalId": self.option("assignee-object-id"),
+            "principalType": self.option("assignee-principal-type"),
+            "roleDefinitionId": self.option("role"),
+        }
+        path = f"{self.option('scope')}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
+        try:
+            self._manage("PUT", path, {"properties": properties})
+        except urllib.error.HTTPError as refused:
+            if json.load(refused)["error"]["code"] != "RoleAssignmentExists":
+                raise
+
+    def access_token(self) -> dict[str, Any]:
+        """The output of `az account get-access-token`."""
+        self._options.pop("--tenant", None)  # the ready file has one tenant
+        reply = self._signed_in(self.option("resource"))
+        return {"accessToken": reply["access_token"], "expires_on": int(time.time()) + reply["expires_in"]}
 
     def account(self, action: str, body: Mapping[str, Any] | None) -> Any:
         """A POST to the Batch account in the options."""
@@ -109,6 +182,17 @@ class Az:
                     self._token("https://vault.azure.net"),
                     body,
                 )
+            case "login":
+                reply = self._manage("GET", "/subscriptions", **{"api-version": "2022-12-01"})["value"]
+            case "account get-access-token":
+                reply = self.access_token()
+            case "ad signed-in-user show":
+                graph = self._ready["resource_manager"]
+                reply = self._call("GET", f"{graph}/v1.0/me", self._token(graph), None)[self.option("query")]
+            case "role definition create" | "role definition update":
+                reply = self.define(update=self.command.endswith("update"))[self.option("query")]
+            case "role assignment create":
+                reply = self.assign()
             case _:
                 raise ValueError(f"no such command here: az {self.command}")
         output = self._options.pop("--output", "json")

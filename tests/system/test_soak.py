@@ -101,7 +101,7 @@ async def run_daemon(
         serving = asyncio.create_task(
             serve(
                 daemon.config,
-                Shared(redactor, daemon.books),
+                Shared(redactor, (daemon.books,)),
                 interruption,
                 watch=watch,
                 announce=announce,

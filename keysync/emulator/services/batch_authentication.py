@@ -47,6 +47,8 @@ class BatchAuthentication:
 
     def refusal(self, call: Call, account: Account, operation: str) -> Reply | None:
         """The reply to a caller that may not carry out `operation` on `account`, None if it may."""
+        if account.properties.get("publicNetworkAccess") == "Disabled":
+            return _not_authorized(call, account)
         if not call.headers.get("Authorization"):
             challenge = (
                 f'Bearer authorization_uri="{self._authority}/{account.tenant_id}", resource_id="{BATCH_AUDIENCES[0]}"'
@@ -97,8 +99,12 @@ class BatchAuthentication:
         allowed = any(self._access.decide(token, action, account.id, data=data).allowed for data in (False, True))
         if allowed and operation not in account.denied:
             return None
-        # As in https://github.com/Azure/BatchExplorer/issues/2203.
-        return batch_error(call, 403, "AuthorizationFailure", account.clock())
+        return _not_authorized(call, account)
+
+
+def _not_authorized(call: Call, account: Account) -> Reply:
+    # As in https://github.com/Azure/BatchExplorer/issues/2203.
+    return batch_error(call, 403, "AuthorizationFailure", account.clock())
 
 
 def _signature_refusal(call: Call, account: Account, sent: SharedKey) -> Reply | None:

@@ -37,8 +37,10 @@ class BatchDataPlane:
     def route(self, call: Call, account: Account | None = None) -> Route:
         """How to serve a call to the endpoint of `account`. None: the call itself says which account it is for."""
         account = account or self._account_of(call)
-        if account is None:
-            values = {"Reason": "This address has many accounts. Sign with a key, or call NAME.REGION.localhost."}
+        if account is None or account is not self._state.accounts.get(account.id.lower()):
+            values = {
+                "Reason": "No account is here. An address of many needs a signature, or NAME.REGION.localhost as host."
+            }
             refused = batch_error(call, 404, "ResourceNotFound", self._state.clock(), values=values)
             return Route("unknown", call.raw_path, lambda: refused, service="batch")
         operation, run = _operation(call, account)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keysync.emulator.services.secret_body import secret_bundle, secret_item
 from keysync.emulator.services.vault_checks import check_name, check_name_free, check_unmanaged, find_secret
-from keysync.emulator.services.vault_paging import page_reply, requested_page
+from keysync.emulator.services.vault_paging import paged
 from keysync.emulator.vault import Vault
 from keysync.emulator.vault_secrets import DeletedSecret
 from keysync.emulator.wire import Call, Json, Refused, Reply, error
@@ -25,9 +25,6 @@ class DeletedSecrets:
 
     def delete_secret(self, call: Call, name: str) -> Reply:
         """Delete a secret. The deletion is visible after the vault's delay."""
-        check_name(name)
-        if self._vault.find(name) is None:
-            check_name_free(self._vault, name)
         check_unmanaged(find_secret(self._vault, call, name), "delete")
         return Reply(200, self._bundle(call, self._vault.delete(name)))
 
@@ -39,14 +36,13 @@ class DeletedSecrets:
     def list_deleted(self, call: Call) -> Reply:
         """A page of the deleted secrets."""
         self._check_soft_delete("listdeleted")
-        after, size = requested_page(call)
-        secrets = [deleted for deleted in self._vault.deleted_secrets() if deleted.secret.name.lower() > after]
-        next_after = secrets[size - 1].secret.name.lower() if len(secrets) > size else None
-        items = [
-            {**secret_item(call, self._vault, deleted.secret), **self._deletion(call, deleted)}
-            for deleted in secrets[:size]
-        ]
-        return page_reply(call, items, next_after)
+
+        def fetch(after: str, size: int) -> tuple[list[Json], str | None]:
+            secrets = [deleted for deleted in self._vault.deleted_secrets() if deleted.secret.name.lower() > after]
+            next_after = secrets[size - 1].secret.name.lower() if len(secrets) > size else None
+            return [self._item(call, deleted) for deleted in secrets[:size]], next_after
+
+        return paged(call, self._vault, fetch)
 
     def recover_secret(self, call: Call, name: str) -> Reply:
         """Recover a deleted secret. It can be read after the vault's delay."""
@@ -83,6 +79,9 @@ class DeletedSecrets:
     def _bundle(self, call: Call, deleted: DeletedSecret) -> Json:
         secret = deleted.secret
         return {**secret_bundle(call, self._vault, secret, secret.latest), **self._deletion(call, deleted)}
+
+    def _item(self, call: Call, deleted: DeletedSecret) -> Json:
+        return {**secret_item(call, self._vault, deleted.secret), **self._deletion(call, deleted)}
 
     def _deletion(self, call: Call, deleted: DeletedSecret) -> Json:
         """What a reply says of the deletion: nothing if it is final."""

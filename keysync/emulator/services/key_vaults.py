@@ -91,7 +91,14 @@ class KeyVaults:
         if vault.purge_protection:
             properties["enablePurgeProtection"] = True
         if request.version >= _NETWORK_ACCESS_SINCE:
-            properties["publicNetworkAccess"] = "Enabled"
+            properties["publicNetworkAccess"] = "Disabled" if vault.network == "private" else "Enabled"
+        if vault.network == "firewall":
+            properties["networkAcls"] = {
+                "bypass": "None",
+                "defaultAction": "Deny",
+                "ipRules": [],
+                "virtualNetworkRules": [],
+            }
         return {
             "id": vault.id,
             "name": vault.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from keysync.emulator.services.certificate_format import converted
 from keysync.emulator.services.secret_body import (
     bad_parameter,
     invalid_property,
@@ -20,9 +21,10 @@ from keysync.emulator.services.vault_checks import (
     find_secret,
     find_version,
 )
-from keysync.emulator.services.vault_paging import page_reply, requested_page
+from keysync.emulator.services.vault_paging import paged
 from keysync.emulator.vault import Vault
-from keysync.emulator.wire import Call, Refused, Reply, error, json_body
+from keysync.emulator.vault_versions import is_since
+from keysync.emulator.wire import Call, Json, Refused, Reply, error, json_body
 
 MAX_VALUE = 25 * 1024
 
@@ -41,26 +43,32 @@ class Secrets:
         if not selected.enabled:
             message = "Operation get is not allowed on a disabled secret."
             return error(403, "Forbidden", message, inner="SecretDisabled")
-        return Reply(200, {"value": selected.value, **secret_bundle(call, self._vault, secret, selected)})
+        bundle = {"value": selected.value, **secret_bundle(call, self._vault, secret, selected)}
+        requested = call.query.get("outContentType")
+        if requested and secret.managed and is_since(call.query["api-version"], "2025-07-01"):
+            bundle.update(value=converted(selected, requested), contentType=requested)
+        return Reply(200, bundle)
 
     def list_secrets(self, call: Call) -> Reply:
         """A page of the secrets, without values."""
-        after, size = requested_page(call)
-        page, next_after = self._vault.page(after, size)
-        items = [secret_item(call, self._vault, secret) for secret in page]
-        return page_reply(call, items, next_after)
+
+        def fetch(after: str, size: int) -> tuple[list[Json], str | None]:
+            page, next_after = self._vault.page(after, size)
+            return [secret_item(call, self._vault, secret) for secret in page], next_after
+
+        return paged(call, self._vault, fetch)
 
     def list_versions(self, call: Call, name: str) -> Reply:
         """A page of the versions of a secret, without values."""
-        after, size = requested_page(call)
-        secret = find_secret(self._vault, call, name)
-        # Sorted by identifier: the order of versions has no meaning in Azure either.
-        versions = sorted(
-            (entry for entry in secret.versions if entry.version > after), key=lambda entry: entry.version
-        )
-        next_after = versions[size - 1].version if len(versions) > size else None
-        items = [secret_item(call, self._vault, secret, version) for version in versions[:size]]
-        return page_reply(call, items, next_after)
+
+        def fetch(after: str, size: int) -> tuple[list[Json], str | None]:
+            secret = find_secret(self._vault, call, name)
+            # Sorted by identifier: the order of versions has no meaning in Azure either.
+            versions = sorted((each for each in secret.versions if each.version > after), key=lambda each: each.version)
+            next_after = versions[size - 1].version if len(versions) > size else None
+            return [secret_item(call, self._vault, secret, version) for version in versions[:size]], next_after
+
+        return paged(call, self._vault, fetch)
 
     def set_secret(self, call: Call, name: str) -> Reply:
         """Add a version to a secret, or create the secret."""

@@ -11,7 +11,7 @@ import binascii
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from keysync.emulator.wire import Call
@@ -39,10 +39,7 @@ def shared_key_of(call: Call) -> SharedKey | None:
 
 def string_to_sign(call: Call, account: str) -> str:
     """The string that a client signs for `call`, with lowercase query names and all values of a repeated parameter."""
-    parameters: dict[str, list[str]] = {}
-    for name, value in call.query.items():
-        parameters.setdefault(name.lower(), []).append(value)
-    return _signed(call, account, ((name, ",".join(sorted(values))) for name, values in parameters.items()))
+    return _signed(call, account, _documented_parameters(call), call.headers.get("Content-Length", ""))
 
 
 def is_signed_with(call: Call, sent: SharedKey, keys: Iterable[str]) -> bool:
@@ -55,25 +52,32 @@ def is_signed_with(call: Call, sent: SharedKey, keys: Iterable[str]) -> bool:
 
 
 def _accepted(call: Call, account: str) -> Iterator[str]:
-    yield string_to_sign(call, account)
     # azure-batch signs the names of parameters as it sends them (`timeOut`), and the first value that is not empty.
     first = {name: value for name, value in reversed(list(call.query.items())) if value}
-    yield _signed(call, account, first.items())
+    # Without a body, azure-batch signs 0 even if the header is not sent, and JavaScript's client nothing even if it is.
+    changes = not call.body and call.method not in {"GET", "HEAD"}
+    lengths = {"", "0"} if changes else {call.headers.get("Content-Length", "")}
+    for parameters in (_documented_parameters(call), first):
+        yield from (_signed(call, account, parameters, each) for each in lengths)
 
 
-def _signed(call: Call, account: str, parameters: Iterable[tuple[str, str]]) -> str:
-    lines = [call.method, *(_header(call, name) for name in _SIGNED_HEADERS)]
+def _documented_parameters(call: Call) -> dict[str, str]:
+    parameters: dict[str, list[str]] = {}
+    for name, value in call.query.items():
+        parameters.setdefault(name.lower(), []).append(value)
+    return {name: ",".join(sorted(values)) for name, values in parameters.items()}
+
+
+def _signed(call: Call, account: str, parameters: Mapping[str, str], length: str) -> str:
+    lines = [call.method, *(length if name == "Content-Length" else _header(call, name) for name in _SIGNED_HEADERS)]
     ocp = {name.lower(): value for name, value in call.headers.items() if name.lower().startswith("ocp-")}
     lines += [f"{name}:{value}" for name, value in sorted(ocp.items())]
     lines.append(f"/{account}{call.raw_path}")
-    return "\n".join([*lines, *(f"{name}:{value}" for name, value in sorted(parameters))])
+    return "\n".join([*lines, *(f"{name}:{value}" for name, value in sorted(parameters.items()))])
 
 
 def _header(call: Call, name: str) -> str:
-    value = call.headers.get(name, "")
-    if name == "Content-Length" and not value and call.method not in {"GET", "HEAD"}:
-        return "0"
-    return "" if name == "Date" and call.headers.get("ocp-date") else value
+    return "" if name == "Date" and call.headers.get("ocp-date") else call.headers.get(name, "")
 
 
 def _signature(key: str, text: str) -> str:

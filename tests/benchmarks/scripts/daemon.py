@@ -57,7 +57,7 @@ async def run(config: Path, shard: Shard | None) -> None:
     logs.configure("info", "json", redactor.redact)
     loaded = await asyncio.to_thread(load_config, config, os.environ)
     async with asyncio.TaskGroup() as group:
-        group.create_task(serve(loaded, Shared(redactor, queue, shard=shard), interruption))
+        group.create_task(serve(loaded, Shared(redactor, (queue,), shard=shard), interruption))
         await print_run(stopwatch, queue)
         while await next_step():
             stopwatch = Stopwatch()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from azure.core.utils import CaseInsensitiveDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ def replied(headers: dict[str, str]) -> None:
     """Passes the headers of a reply to the current call, as the client's pipeline does."""
     on_reply = ON_REPLY.get()
     assert on_reply is not None
-    on_reply(headers)
+    on_reply(CaseInsensitiveDict(headers))
 
 
 class World:

@@ -13,8 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, load_pem_private_key, pkcs12
 from ruamel.yaml import YAML
 
-from keysync.config.files import find_config
-from keysync.config.isolated import read_config
+from keysync.config.isolated import find_config, read_config
 from keysync.config.load import load_config
 from keysync.config.schema import json_schema, render_schema
 from keysync.errors import ConfigError
@@ -43,7 +42,7 @@ def test_the_file_is_found_in_the_documented_order(tmp_path, monkeypatch):
 def test_missing_configuration_names_the_checked_paths(tmp_path, monkeypatch):
     """The error names each path."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("keysync.config.files._DEFAULT_PATHS", (Path("keysync.yaml"), tmp_path / "etc.yaml"))
+    monkeypatch.setattr("keysync.config.isolated._DEFAULT_PATHS", (Path("keysync.yaml"), tmp_path / "etc.yaml"))
     with pytest.raises(ConfigError, match=r"KEYSYNC_CONFIG .*\./keysync\.yaml, .*etc\.yaml"):
         find_config(None, {})
 
@@ -195,7 +194,7 @@ def test_unreadable_configuration_names_the_user_and_the_fix(locked, place):
 def test_configuration_in_a_closed_folder_is_found(locked, monkeypatch):
     """It is not skipped and raises nothing. Reading it reports the problem."""
     monkeypatch.setattr(
-        "keysync.config.files._DEFAULT_PATHS", (locked / "closed" / "keysync.yaml", locked / "certified.yaml")
+        "keysync.config.isolated._DEFAULT_PATHS", (locked / "closed" / "keysync.yaml", locked / "certified.yaml")
     )
     assert find_config(None, {}) == locked / "closed" / "keysync.yaml"
 

@@ -122,7 +122,7 @@ def test_an_account_is_done_with_its_last_result():
     ]
     assert free == ["beta"]
     books.account_states.result("run", first)
-    assert books.entry("alpha").due == (second.ref,)
+    assert books.entry("alpha").due == {first.ref: first, second.ref: None}
     assert books.account_status("alpha").state == "in_sync"
     books.account_states.result("run", second)
     assert books.account_done == ["alpha", "alpha"]
@@ -357,7 +357,7 @@ def test_a_run_that_ends_late_takes_nothing_from_the_next_one():
     books.account_states.begin(refs)
     books.account_states.result("run", results[0])
     books.account_states.end(run_key)
-    assert books.entry("alpha").due == (refs[1],)
+    assert books.entry("alpha").due == {refs[0]: results[0], refs[1]: None}
     books.account_states.result("run", results[1])
     assert books.account_done == ["alpha", "alpha"]
 

@@ -1,10 +1,14 @@
 """Decisions about access, from roles, deny assignments and access policies."""
 
+import re
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
-from keysync.emulator import AccountData, EmulatorData, VaultData
+from keysync.emulator import AccountData, EmulatorData, VaultData, load_data
 from keysync.emulator.access import Access
+from keysync.emulator.conditions import secret_attributes
 from keysync.emulator.directory import Directory
 from keysync.emulator.identity_data import (
     AccessPolicyData,
@@ -158,3 +162,25 @@ def test_an_unknown_name_is_refused(fields, message):
     with pytest.raises(ValidationError) as failed:
         EmulatorData(**{"vaults": [VaultData(name="kv-a")], **fields})
     assert message in str(failed.value)
+
+
+def test_the_data_files_of_the_guide_are_valid(tmp_path):
+    """The identities of docs/emulator.md may do what the guide says."""
+    text = (Path(__file__).parents[3] / "docs" / "emulator.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```yaml\n(# azure-data\.yaml\n.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    files = [tmp_path / f"{index}.yaml" for index, _ in enumerate(blocks)]
+    for file, block in zip(files, blocks, strict=True):
+        file.write_text(block)
+    contents = [load_data(file, {}) for file in files]
+    (content,) = [content for content in contents if content.identities]
+    state = State(content, Clock())
+    access = Access(state.roles, Directory(content.principals, content.tenant_id, ()))
+    tokens = {each.name: Token("aud", content.tenant_id, "", each.object_id, 0.0) for each in content.principals}
+    account, vault = state.account("farm1").id, state.vault("kv-render").id
+    regenerate = "Microsoft.Batch/batchAccounts/regenerateKeys/action"
+    assert access.decide(tokens["keysync"], LIST_KEYS, account).allowed
+    assert access.decide(tokens["keysync"], regenerate, account).denied_by is not None
+    assert access.decide(tokens["you@example.com"], regenerate, account).allowed
+    for name, allowed in (("farm1-key", True), ("other", False)):
+        decision = access.decide(tokens["keysync"], SET, vault, data=True, attributes=secret_attributes(name))
+        assert decision.allowed is allowed

@@ -4,7 +4,8 @@ from io import StringIO
 
 from ruamel.yaml import YAML
 
-from keysync.emulator import AccountData, EmulatorData, VaultData, guide
+from keysync.emulator import AccountData, Emulator, EmulatorData, VaultData, guide
+from keysync.emulator.identity_data import IdentityData
 
 from .conftest import SUB
 
@@ -39,3 +40,14 @@ def test_the_vaults_take_turns(azure):
     vaults = list(config["vaults"])
     found = [(account["resource_group"], account["name"], account["vaults"]) for account in config["accounts"]]
     assert found == [("1e3", "100", [vaults[0]]), ("1e3", "other", [vaults[1]]), ("1e3", "third", [vaults[2]])]
+
+
+async def test_without_a_client_secret_the_guide_signs_a_user_in():
+    """The configuration uses the sign-in of az."""
+    user = IdentityData(name="you@example.com", type="user")
+    content = EmulatorData(identities=[user], vaults=[VaultData(name="kv-a")])
+    async with Emulator(content) as running:
+        config = YAML(typ="safe", pure=True).load(StringIO(guide.configuration(running.endpoints, content)))
+        assert config["credential"] == {"type": "azure_cli"}
+        assert set(guide.variables(running.endpoints)) == {"AZURE_AUTHORITY_HOST", "AZURE_TENANT_ID"}
+        assert "az login --use-device-code" in guide.guide(running.endpoints, content)

@@ -33,8 +33,8 @@ class MemorySources:
     async def cover(self, accounts: Any) -> None:
         self.covered = tuple(accounts)
 
-    def snapshot(self) -> Any:
-        return lambda _account: MemorySource("p" * 88, "s" * 88)
+    def source_of(self, account: Any) -> Any:
+        return MemorySource("p" * 88, "s" * 88)
 
 
 async def runtime_of(config: Config, shared: Shared | None = None) -> Runtime:

@@ -14,8 +14,10 @@ from azure.batch.aio import BatchClient
 from azure.core.credentials import AzureNamedKeyCredential
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 from azure.core.pipeline.transport import AioHttpTransport
+from azure.identity.aio import ClientSecretCredential
 
 from keysync.emulator import AccountData, Emulator, EmulatorData, Fault, VaultData
+from keysync.emulator.identity_data import IdentityData, RoleData
 from tests.unit.emulator.conftest import SUB, connect
 
 GROUP = {"subscription_id": SUB, "resource_group": "rg"}
@@ -303,6 +305,81 @@ async def test_the_documented_form_is_accepted(client, azure):
     headers = signed(azure, "POST", "/jobs\napi-version:2024-07-01.20.0", content, *lines)
     async with client.session.post(f"{url}/jobs?{VERSION}", headers=headers, data=b"{}") as reply:
         assert (reply.status, (await reply.json(content_type=None))["code"]) == (405, "UnsupportedHttpVerb")
+
+
+@pytest.mark.parametrize("length", ["", "0"])
+async def test_a_call_without_a_body_is_signed_with_or_without_its_length(client, azure, length):
+    """As JavaScript's client signs a DELETE, and as azure-batch does."""
+    url, date = await endpoint(client, "farm1"), formatdate(usegmt=True)
+    lines = ["", "", length, *[""] * 8, f"ocp-date:{date}"]
+    headers = signed(azure, "DELETE", "/jobs/job1\napi-version:2024-07-01.20.0", {"ocp-date": date}, *lines)
+    async with client.session.delete(f"{url}/jobs/job1?{VERSION}", headers=headers) as reply:
+        assert reply.status == 405
+
+
+async def test_the_client_deletes_nothing(client):
+    """The call is signed in, and not served."""
+    async with batch(client, "farm1") as connected:
+        with pytest.raises(HttpResponseError) as caught:
+            await connected.begin_delete_job("job1")
+    assert (caught.value.status_code, caught.value.error.code) == (405, "UnsupportedHttpVerb")
+
+
+@pytest.mark.parametrize(
+    ("role", "refused"),
+    [
+        ("Contributor", []),
+        ("Azure Batch Account Reader", []),
+        ("Azure Batch Job Submitter", ["images"]),
+        ("Key Vault Administrator", ["images", "jobs", "pools"]),
+    ],
+)
+async def test_roles_decide(clock, role, refused):
+    """An action of the account, or an action on data as the roles for Batch have it."""
+    identity = IdentityData(name="reader", roles=[RoleData(role=role, scope="farm1")])
+    data = EmulatorData(accounts=[AccountData(**GROUP, name="farm1")], vaults=VAULTS, identities=[identity])
+    async with Emulator(data, clock=clock) as azure, connect(azure) as client:
+        credential = ClientSecretCredential(
+            azure.endpoints.tenant_id,
+            identity.client_id,
+            identity.client_secret,
+            authority=azure.endpoints.authority,
+            disable_instance_discovery=True,
+            transport=AioHttpTransport(session=client.session, session_owner=False),
+        )
+        url = f"https://{azure.state.account('farm1').endpoint}"
+        async with batch(client, "farm1", credential, url=url) as connected:
+
+            async def code(listing):
+                try:
+                    assert isinstance([each async for each in listing], list)
+                except HttpResponseError as failure:
+                    return failure.error.code
+                return None
+
+            listings = {
+                "images": connected.list_supported_images(),
+                "jobs": connected.list_jobs(),
+                "pools": connected.list_pools(),
+            }
+            codes = {name: await code(listing) for name, listing in listings.items()}
+        assert codes == {name: "AuthorizationFailure" if name in refused else None for name in listings}
+
+
+async def test_public_network_access_may_be_disabled(client, azure):
+    """No credential helps then. Resource Manager still answers."""
+    azure.state.account("farm1").properties["publicNetworkAccess"] = "Disabled"
+    for credential in (None, client.credential):
+        error, _ = await refusal(client, "farm1", credential)
+        assert (error.status_code, error.error.code) == (403, "AuthorizationFailure")
+
+
+async def test_a_deleted_account_has_no_data_plane(client, azure):
+    """Its port stays open, and serves nothing."""
+    url, key = await endpoint(client, "farm1"), AzureNamedKeyCredential("farm1", azure.state.keys("farm1")[0])
+    azure.state.delete(azure.state.account("farm1"))
+    error, _ = await refusal(client, "farm1", key, url=url)
+    assert (error.status_code, error.error.code) == (404, "ResourceNotFound")
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,35 @@ async def test_a_secret_whose_deletion_is_in_progress_cannot_be_purged(client, c
     assert (await client.vault(f"/deletedsecrets/many00{V}", "DELETE"))[0] == 204
 
 
+async def test_a_second_deletion_finds_nothing(client, clock):
+    """Whether the first one is visible yet or not."""
+    assert (await client.vault(f"/secrets/many00{V}", "DELETE"))[0] == 200
+    for seconds in (0, 5):
+        clock.now += seconds
+        assert error_of(await client.vault(f"/secrets/many00{V}", "DELETE"))[:2] == (404, "SecretNotFound")
+
+
+async def test_a_deleted_secret_is_purged_at_its_date(client, azure, clock):
+    """After the retention of its vault."""
+    azure.state.vault("kv-a").retention_days = 7
+    clock.now += 7 * 86_400 - 1
+    headers = {"Authorization": f"Bearer {await fresh_token(client)}"}
+    assert (await client.vault(f"/deletedsecrets/gone{V}", headers=headers))[0] == 200
+    clock.now += 1
+    assert (await client.vault(f"/deletedsecrets/gone{V}", headers=headers))[0] == 404
+    assert (await client.vault(f"/secrets/gone{V}", "PUT", json={"value": "x"}, headers=headers))[0] == 200
+
+
+async def fresh_token(client):
+    """A token that was issued now."""
+    form = {"grant_type": "client_credentials", "scope": "https://vault.azure.net/.default"}
+    ends = client.azure.endpoints
+    url = f"{ends.authority}/{ends.tenant_id}/oauth2/v2.0/token"
+    form |= {"client_id": ends.client_id, "client_secret": ends.client_secret}
+    async with client.session.post(url, data=form) as reply:
+        return (await reply.json())["access_token"]
+
+
 async def test_the_vaults_clock_does_not_hasten_a_deletion(client, azure, clock):
     """It changes the times that the vault shows."""
     vault = azure.state.vault("kv-a")

@@ -1,12 +1,18 @@
 """The api-versions of Key Vault, and the shapes of each."""
 
+import base64
+from datetime import UTC, datetime
+
 import pytest
 from azure.keyvault.secrets import ApiVersion
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import NoEncryption, load_pem_private_key, pkcs12
 from pydantic import ValidationError
 
 from keysync.emulator import VaultData
 from keysync.emulator.vault_secrets import Secret
 from keysync.emulator.vault_versions import VERSIONS
+from tests.support.certificates import certificate_pem
 
 
 async def test_every_api_version_of_the_sdk_is_served(client):
@@ -85,3 +91,22 @@ async def test_an_absent_secret_is_reported_in_the_words_of_its_time(client):
     _, new, _ = await client.vault("/secrets/none?api-version=7.6")
     assert new["error"]["message"].startswith("A secret with (name/id) none was not found in this key vault. ")
     assert new["error"]["message"].endswith("please see https://go.microsoft.com/fwlink/?linkid=2125182")
+
+
+async def test_new_versions_convert_a_certificate_to_pem(client, azure):
+    """From PKCS #12, and nothing else. Older versions do not know the parameter."""
+    pem = certificate_pem(datetime(2040, 1, 1, tzinfo=UTC))
+    key, certificate = load_pem_private_key(pem, None), x509.load_pem_x509_certificate(pem)
+    pfx = base64.b64encode(pkcs12.serialize_key_and_certificates(None, key, certificate, None, NoEncryption())).decode()
+    vault = azure.state.vault("kv-a")
+    vault.add_version("cert", pfx, content_type="application/x-pkcs12")
+    path = "/secrets/cert?api-version={}&outContentType=application/{}"
+    _, body, _ = await client.vault(path.format("2026-04-01", "x-pem-file"))
+    assert body["contentType"] == "application/x-pem-file"
+    assert x509.load_pem_x509_certificate(body["value"].encode()) == certificate
+    assert load_pem_private_key(body["value"].encode(), None).private_numbers() == key.private_numbers()
+    for version, kind in (("2026-04-01", "x-pkcs12"), ("7.6", "x-pem-file")):
+        assert (await client.vault(path.format(version, kind)))[1]["value"] == pfx
+    assert (await client.vault(path.format("2026-04-01", "json")))[0] == 400
+    vault.add_version("cert", "no PFX", content_type="application/x-pkcs12")
+    assert (await client.vault(path.format("2026-04-01", "x-pem-file")))[0] == 400

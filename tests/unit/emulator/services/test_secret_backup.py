@@ -162,3 +162,14 @@ async def test_an_invalid_page_is_refused(client, query):
     """A size beyond the limits, and a token of another service."""
     for path in ("/secrets", "/secrets/many00/versions", "/deletedsecrets"):
         assert (await client.vault(f"{path}{V}&{query}"))[0] == 400
+
+
+async def test_lists_can_begin_with_an_empty_page(client, azure):
+    """Its link leads to the first secrets. The SDK goes on."""
+    azure.state.vault("kv-a").empty_page = True
+    _, page, _ = await client.vault(f"/secrets{V}")
+    assert page["value"] == []
+    assert "$skiptoken=" in page["nextLink"]
+    assert len([secret async for secret in client.secrets.list_properties_of_secrets()]) == 62
+    assert [secret.name async for secret in client.secrets.list_deleted_secrets()] == ["gone"]
+    assert len([version async for version in client.secrets.list_properties_of_secret_versions("many00")]) == 1

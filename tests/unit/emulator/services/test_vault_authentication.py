@@ -144,6 +144,24 @@ async def test_a_closed_network_refuses_a_caller_with_a_token(client, azure, net
     assert (await challenge(client))[0].startswith("Bearer ")
 
 
+async def test_resource_manager_shows_the_network_of_a_vault(client, azure):
+    """And whether a deletion can be undone."""
+    vault = azure.state.vault("kv-a")
+    path = f"{vault.id}?api-version=2023-07-01"
+    for network, public, action in [
+        ("open", "Enabled", None),
+        ("firewall", "Enabled", "Deny"),
+        ("private", "Disabled", None),
+    ]:
+        vault.network = network
+        _, body, _ = await client.arm(path)
+        shown = body["properties"]
+        assert (shown["publicNetworkAccess"], shown.get("networkAcls", {}).get("defaultAction")) == (public, action)
+    vault.soft_delete, vault.retention_days = False, 30
+    _, body, _ = await client.arm(path)
+    assert (body["properties"]["enableSoftDelete"], body["properties"]["softDeleteRetentionInDays"]) == (False, 30)
+
+
 async def test_every_reply_has_the_headers_of_key_vault(client, azure):
     """Also a challenge and a refusal."""
     for path in (PATH, "/secrets/none?api-version=7.6", "/unknown"):
