@@ -9,6 +9,7 @@ A session whose tools cannot be had is skipped, and says why. With CI=true it fa
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess  # nosec B404
 from pathlib import Path
 from typing import NoReturn
@@ -165,8 +166,72 @@ def az_cli(session: nox.Session) -> None:
     # The user's own session with Azure is never touched.
     session.env.update(AZURE_CONFIG_DIR=str(_scratch(session) / "config"), AZURE_CORE_COLLECT_TELEMETRY="false")
     session.run(PYTHON, "tests/az_cli/check.py", f"{session.bin}/az", external=True)
+    command = f"az='{PYTHON}' tests/clients/az/main.py '{session.bin}/az'"
+    session.run(PYTHON, "tests/clients/check.py", command, external=True)
     session.run(PYTHON, "tests/az_cli/snippets.py", calls, external=True)
     session.run("python", "tests/az_cli/parse.py", calls)
+
+
+@nox.session
+def clients(session: nox.Session) -> None:
+    """Azure's SDKs for Python, Go, Java and JavaScript on the embedded Azure; `-- SPECS` has oav check what they exchange."""
+    _install(session, "old-clients", optional=True)
+    programs = {
+        "python": f"'{PYTHON}' tests/clients/python/main.py",
+        "python-old": f"'{session.bin}/python' tests/clients/python/main.py",
+    }
+    missing: list[str] = []
+    for name, tool, build in (("go", "go", _go), ("java", "mvn", _java), ("javascript", "npm", _javascript)):
+        if shutil.which(tool):
+            programs[name] = build(session)
+        else:
+            missing.append(f"{name}, which needs {tool}")
+    pairs = str(_scratch(session) / "pairs.json")
+    commands = [f"{name}={command}" for name, command in programs.items()]
+    session.run(PYTHON, "tests/clients/check.py", "--record", pairs, *commands, external=True)
+    if not session.posargs:
+        session.log("oav checked nothing: it needs a checkout of azure-rest-api-specs, as in `nox -s clients -- SPECS`")
+    elif shutil.which("npm"):
+        session.run("node", f"{_npm(session, 'oav')}/validate.mjs", pairs, *session.posargs, external=True)
+    else:
+        missing.append("oav, which needs npm")
+    if missing:
+        _cannot(session, f"skipped: {'; '.join(missing)}. The other clients have passed")
+
+
+def _go(session: nox.Session) -> str:
+    """Builds the program of that folder of tests/clients; returns its command. So do the next ones."""
+    program = _scratch(session) / "go-client"
+    session.run("go", "build", "-C", "tests/clients/go", "-o", str(program), ".", external=True)
+    return f"'{program}'"
+
+
+def _java(session: nox.Session) -> str:
+    folder = _copy(session, "java")
+    classpath = folder / "target/classpath"
+    goals = ("compile", "dependency:build-classpath", f"-Dmdep.outputFile={classpath}")
+    session.run("mvn", "--quiet", "--batch-mode", "--file", f"{folder}/pom.xml", *goals, external=True)
+    arguments = folder / "target/arguments"
+    arguments.write_text(f'-cp "{folder}/target/classes:{classpath.read_text()}" Main\n')
+    return f"java '@{arguments}'"
+
+
+def _javascript(session: nox.Session) -> str:
+    return f"node '{_npm(session, 'javascript')}/main.mjs'"
+
+
+def _npm(session: nox.Session, name: str) -> Path:
+    """Installs the packages of that folder of tests/clients into a copy of it. A lock file would hold addresses."""
+    folder = _copy(session, name)
+    options = ("--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--silent")
+    session.run("npm", "install", "--prefix", str(folder), *options, external=True)
+    return folder
+
+
+def _copy(session: nox.Session, name: str) -> Path:
+    folder = _scratch(session) / name
+    shutil.copytree(f"tests/clients/{name}", folder, dirs_exist_ok=True)
+    return folder
 
 
 @nox.session

@@ -148,7 +148,10 @@ class RequestHandler:
     def _send(self, call: Call, route: Route, reply: Reply, *, operation: str | None = None) -> web.Response:
         self._log.record(operation or route.operation, route.target, reply.status)
         reply.headers = {**route.headers, **reply.headers}
-        return response_of(call, route.service, reply, (route.now or self._state.clock)())
+        response = response_of(call, route.service, reply, (route.now or self._state.clock)())
+        if self.hooks.on_exchange is not None:
+            self.hooks.on_exchange(call, response)
+        return response
 
 
 def _carry_out(route: Route) -> Reply:

@@ -1,9 +1,13 @@
-"""A callback that a test installs: it runs when a request arrives, and again before the reply is sent."""
+"""Callbacks that a test installs: when a request arrives, before its reply is sent, and for the pair of both."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Literal
+
+from aiohttp import web
+
+from keysync.emulator.wire import Call
 
 Stage = Literal["before", "after"]
 """``before``: the request was received, and has no effect yet. ``after``: it took effect, and no reply is sent yet."""
@@ -16,10 +20,15 @@ The request waits for it. If the client disconnects, the callback is cancelled; 
 """
 
 
+OnExchange = Callable[[Call, web.Response], None]
+"""Receives a request and its complete response, as the client gets it."""
+
+
 class Hooks:
-    """The installed callback, if any."""
+    """The installed callbacks, if any. Set `on_exchange` to receive every request of a service with its response."""
 
     def __init__(self) -> None:
+        self.on_exchange: OnExchange | None = None
         self._on_request: OnRequest | None = None
         self._count = 0
 
