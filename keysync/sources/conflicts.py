@@ -1,4 +1,4 @@
-"""Secrets by number: which accounts would write the same secret, and which secrets other shards write.
+"""Which accounts would write the same secret.
 
 Accounts under `accounts` are checked for conflicts with the configuration (`config.load`); here, discovered ones are.
 """
@@ -6,26 +6,20 @@ Accounts under `accounts` are checked for conflicts with the configuration (`con
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Container, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from typing import NamedTuple, TypeAlias
 
 from keysync.config.model import Account
 from keysync.names import fold
 
-SecretKeys: TypeAlias = tuple[int, ...]
-"""The secrets that an account writes, as numbers: names would take too much memory for the accounts of all shards."""
+Secret: TypeAlias = tuple[str, str]
+"""A secret by the URL of its vault and its name in lower case: two names with one URL are one vault."""
 
 
-def secret_key(url: str, secret: str) -> int:
-    """A 64-bit number for a secret (without regard to case) in the vault at `url`; equal numbers are very unlikely."""
-    return hash((url, fold(secret)))
-
-
-def secret_keys(account: Account, vaults: Mapping[str, str]) -> SecretKeys:
-    """The numbers of the account's secrets. `vaults` maps names to URLs: two names with one URL are one vault."""
+def secrets_of(account: Account, vaults: Mapping[str, str]) -> tuple[Secret, ...]:
+    """The secrets that the account writes. `vaults` maps names to URLs."""
     names = account.secret_names().values()
-    return tuple(secret_key(vaults[vault], name) for vault in account.vaults for name in names)
+    return tuple((vaults[vault], fold(name)) for vault in account.vaults for name in names)
 
 
 class Writer(NamedTuple):
@@ -35,10 +29,10 @@ class Writer(NamedTuple):
     entry: int | None
 
 
-def conflicts_of(writers: Collection[tuple[Writer, SecretKeys]]) -> dict[int, list[Writer]]:
+def conflicts_of(writers: Collection[tuple[Writer, Collection[Secret]]]) -> dict[Secret, list[Writer]]:
     """The secrets that two accounts, or one account twice, would write, with their writers in any order."""
     counts = Counter(secret for _, secrets in writers for secret in secrets)
-    conflicts: dict[int, list[Writer]] = {secret: [] for secret, count in counts.items() if count > 1}
+    conflicts: dict[Secret, list[Writer]] = {secret: [] for secret, count in counts.items() if count > 1}
     for writer, secrets in writers if conflicts else ():
         for secret in conflicts.keys() & secrets:
             conflicts[secret].append(writer)
@@ -46,13 +40,12 @@ def conflicts_of(writers: Collection[tuple[Writer, SecretKeys]]) -> dict[int, li
 
 
 def conflict_reason(
-    account: Account, entry: int, vaults: Mapping[str, str], conflicts: Mapping[int, list[Writer]]
+    account: Account, entry: int, secrets: Collection[Secret], conflicts: Mapping[Secret, list[Writer]]
 ) -> str:
-    """Why a discovered account with a secret among `conflicts` is refused."""
-    secrets = [(vaults[vault], fold(name)) for vault in account.vaults for name in account.secret_names().values()]
-    url, name = next(secret for secret in secrets if secret_key(*secret) in conflicts)
+    """Why a discovered account with `secrets`, of which one is among `conflicts`, is refused."""
+    url, name = next(secret for secret in secrets if secret in conflicts)
     secret = f"the secret {name!r} of {url}"
-    others = [each for each in conflicts[secret_key(url, name)] if each != (account.resource_id, entry)]
+    others = [each for each in conflicts[url, name] if each != (account.resource_id, entry)]
     if not others:
         return f"two of its keys would be written to {secret}: not served. Give them different names under `secrets`"
     other = next((each for each in others if each.entry is None), others[0])
@@ -66,14 +59,3 @@ def conflict_reason(
         moved = "If it is the same account and was moved, change its id under `accounts`"
         advice = f"{moved}; else give this account other names, in an entry of its own"
     return f"{secret} is written for {other.resource_id}, which is under `accounts` and wins: not served. {advice}"
-
-
-@dataclass(frozen=True, slots=True)
-class SecretNames(Container[str]):
-    """The names (without regard to case) of the secrets in the vault at `url` that are among `keys`."""
-
-    url: str
-    keys: frozenset[int]
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and secret_key(self.url, name) in self.keys

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Final
 
 from keysync.calls import ACCOUNT_TIMEOUT_HINT
 from keysync.config.model import Account, Config
 from keysync.failures import FailureRecord, FailureTranslator, invalid_response
 from keysync.names import fold
-from keysync.sources.conflicts import SecretKeys, SecretNames, Writer, conflict_reason, conflicts_of, secret_keys
+from keysync.sources.conflicts import Secret, Writer, conflict_reason, conflicts_of, secrets_of
 from keysync.sources.filters import AccountFilter, SkippedAccount, apply_entry
 from keysync.sources.listing import AccountLister, ListedAccount, ListingScope, UnlistedScope
 
@@ -48,8 +49,8 @@ class Inventory:
     """The accounts that a configuration covers in the shard of this process: those under `accounts`, then discovered ones.
 
     If not `complete`, accounts may be missing, and none counts as gone. `warnings` concern filters without a match. `origins`
-    has the index of each discovered account's entry, by ARM id. `others` are the secrets of other shards' accounts
-    (`secret_keys`). `unserved` are accounts that were covered within the last day and no longer are.
+    has the index of each discovered account's entry, by ARM id. `others` are the secrets of other shards' accounts.
+    `unserved` are accounts that were covered within the last day and no longer are.
     """
 
     accounts: tuple[Account, ...] = ()
@@ -58,7 +59,7 @@ class Inventory:
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
     origins: Mapping[str, int] = field(default_factory=dict[str, int])
-    others: frozenset[int] = frozenset()
+    others: frozenset[Secret] = frozenset()
     unserved: tuple[Unserved, ...] = ()
 
     @property
@@ -66,10 +67,12 @@ class Inventory:
         """The skipped accounts that need an action by the user."""
         return tuple(account for account in self.skipped if account.refused)
 
-    def written(self, vaults: Mapping[str, str]) -> dict[str, SecretNames]:
-        """By vault, the names of the secrets that accounts of all shards write there. `vaults` maps names to URLs."""
-        secrets = self.others.union(*(secret_keys(account, vaults) for account in self.accounts))
-        return {name: SecretNames(url, secrets) for name, url in vaults.items()}
+    def written(self, vaults: Mapping[str, str]) -> dict[str, set[str]]:
+        """By vault, the names (lower case) of the secrets that accounts of all shards write. `vaults` maps names to URLs."""
+        names: defaultdict[str, set[str]] = defaultdict(set)
+        for url, name in chain(self.others, *(secrets_of(account, vaults) for account in self.accounts)):
+            names[url].add(name)
+        return {vault: names[url] for vault, url in vaults.items()}
 
 
 @dataclass(slots=True)
@@ -113,7 +116,7 @@ class DiscoveredAccount:
     listed: ListedAccount
     mine: bool
     entry: int = -1
-    secrets: SecretKeys = ()
+    secrets: tuple[Secret, ...] = ()
     result: Account | SkippedAccount | None = None
 
 
@@ -149,13 +152,13 @@ class Discovery:
         self._used_tags = frozenset(fold(name) for name in tags)
         own = tuple(account for account in config.accounts if mine(account.resource_id))
         own_keys = {account.key for account in own}
-        others = (secret_keys(each, self._vaults) for each in config.accounts if each.key not in own_keys)
+        others = (secrets_of(each, self._vaults) for each in config.accounts if each.key not in own_keys)
         self._configured = {account.key: account for account in config.accounts} if config.discover else {}
         self._known: dict[str, DiscoveredAccount] = {}
         self._inventory: Inventory | None = None
         self._covered: Mapping[str, str] = {}
         self._unserved: dict[str, Unserved] = {}
-        self.static = Inventory(own, complete=not config.discover, others=frozenset[int]().union(*others))
+        self.static = Inventory(own, complete=not config.discover, others=frozenset[Secret]().union(*others))
         """The inventory without a listing: the accounts under `accounts`."""
 
     async def list(self) -> Inventory:
@@ -286,7 +289,7 @@ class Discovery:
         configured = self._configured.values()
         conflicts = conflicts_of(
             [
-                *((Writer(each.resource_id, None), secret_keys(each, self._vaults)) for each in configured),
+                *((Writer(each.resource_id, None), secrets_of(each, self._vaults)) for each in configured),
                 *((Writer(each.listed.id.resource_id, each.entry), each.secrets) for each in self._known.values()),
             ]
         )
@@ -300,7 +303,7 @@ class Discovery:
             elif account is None:
                 others.update(() if refused else known.secrets)
             elif refused:
-                reason = conflict_reason(account, known.entry, self._vaults, conflicts)
+                reason = conflict_reason(account, known.entry, known.secrets, conflicts)
                 skipped.append(SkippedAccount(account.resource_id, reason, known.entry, refused=True, account=account))
             else:
                 accounts.append(account)
@@ -332,5 +335,5 @@ class Discovery:
                 return known
         mine = self._mine(listed.id.resource_id) if known is None else known.mine
         result = apply_entry(listed, self._entries[entry], entry, self._vaults)
-        secrets = secret_keys(result, self._vaults) if isinstance(result, Account) else ()
+        secrets = secrets_of(result, self._vaults) if isinstance(result, Account) else ()
         return DiscoveredAccount(listed, mine, entry, secrets, result if mine else None)

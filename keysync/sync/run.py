@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -94,9 +94,10 @@ class _Flow:
             if not collection.cancelled():
                 collection.result()  # raises a fault
         finally:
-            for task in filter(None, (collection, search)):
+            tasks: list[asyncio.Task[Any]] = [collection, *([search] if search is not None else [])]
+            for task in tasks:
                 task.cancel()
-                await asyncio.wait([task])
+            await asyncio.wait(tasks)
         return self._report.finish(self._blocked, self._orphan_warnings)
 
     async def _once(self, collection: asyncio.Task[None], search: asyncio.Task[OrphanFindings] | None = None) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keysync.config.model import Account, SecretNames
-from keysync.sources.conflicts import Writer, conflict_reason, conflicts_of, secret_key, secret_keys
+from keysync.sources.conflicts import Writer, conflict_reason, conflicts_of, secrets_of
 
 VAULTS = {"main": "https://a.vault.azure.net", "west": "https://w.vault.azure.net", "twin": "https://a.vault.azure.net"}
 
@@ -30,14 +30,14 @@ def refusals(listed: Sequence[Account], discovered: Sequence[Account]) -> dict[A
     """The discovered accounts (found by the entries 0, 1, …) with a conflict, and the reason for each."""
     conflicts = conflicts_of(
         [
-            *((Writer(each.resource_id, None), secret_keys(each, VAULTS)) for each in listed),
-            *((Writer(each.resource_id, n), secret_keys(each, VAULTS)) for n, each in enumerate(discovered)),
+            *((Writer(each.resource_id, None), secrets_of(each, VAULTS)) for each in listed),
+            *((Writer(each.resource_id, n), secrets_of(each, VAULTS)) for n, each in enumerate(discovered)),
         ]
     )
     return {
-        each: conflict_reason(each, n, VAULTS, conflicts)
+        each: conflict_reason(each, n, secrets_of(each, VAULTS), conflicts)
         for n, each in enumerate(discovered)
-        if not conflicts.keys().isdisjoint(secret_keys(each, VAULTS))
+        if not conflicts.keys().isdisjoint(secrets_of(each, VAULTS))
     }
 
 
@@ -73,10 +73,10 @@ def test_an_account_that_would_overwrite_itself_is_refused() -> None:
     assert "two of its keys" in reason
 
 
-def test_a_secret_has_one_number() -> None:
-    """It is equal for two spellings of a name, and different in another vault."""
-    assert secret_key("https://a", "Alpha") == secret_key("https://a", "alpha")
-    assert len({secret_key(url, name) for url in ("https://a", "https://b") for name in ("alpha", "beta")}) == 4
+def test_names_are_compared_without_case() -> None:
+    """Two spellings are one secret, but not in another vault."""
+    assert secrets_of(account("Alpha"), VAULTS) == secrets_of(account("alpha"), VAULTS)
+    assert secrets_of(account("alpha"), VAULTS) != secrets_of(account("alpha", vaults=("west",)), VAULTS)
 
 
 accounts = st.builds(

@@ -15,7 +15,6 @@ from keysync.azure.errors import AzureFailureTranslator
 from keysync.config.model import Account, Discover
 from keysync.failures import CallFailed, FailureRecord
 from keysync.secret.redact import Redactor
-from keysync.sources.conflicts import secret_key
 from keysync.sources.discovery import DiscoveredAccount, Discovery, Inventory
 from keysync.sources.filters import SkippedAccount
 from keysync.sources.listing import AccountId, ListedAccount, ListingScope
@@ -138,7 +137,7 @@ async def test_conflicting_accounts_of_two_shards_are_refused_in_both(own: int, 
         f"{both[other].id.resource_id} (discover[{other}]) would write the secret 'twin-primary-key' of {MAIN} too: neither is "
         "served. Give them different names, for example with {subscription_id} or {resource_group} under `secrets`"
     )
-    assert secret_key(MAIN, "twin-primary-key") not in listing.others
+    assert (MAIN, "twin-primary-key") not in listing.others
     lister.accounts[both[other].id.subscription] = []
     assert names(await discovery.list()) == ["twin"]
 
@@ -148,12 +147,12 @@ async def test_an_account_under_accounts_of_another_shard_wins() -> None:
     listed = Account(subscription_id=B, resource_group="rg", name="alpha", vaults=("main",))
     discovery = make(FakeLister({A: [row("alpha")], B: [row("alpha", B)]}), entry(A, B), listed=[listed], mine=_only(A))
     assert discovery.static.accounts == ()
-    assert secret_key(MAIN, "alpha-primary-key") in discovery.static.others
+    assert (MAIN, "alpha-primary-key") in discovery.static.others
     listing = await discovery.list()
     assert listing.accounts == ()
     (refused,) = listing.skipped
     assert f"{listed.resource_id}, which is under `accounts` and wins" in refused.reason
-    assert secret_key(MAIN, "alpha-primary-key") in listing.others
+    assert (MAIN, "alpha-primary-key") in listing.others
 
 
 def _only(subscription: str) -> Callable[[str], bool]:
@@ -184,7 +183,7 @@ async def test_a_new_configuration_inherits_accounts_of_other_shards() -> None:
     later.inherit(earlier)
     listing = await later.list()
     assert (names(listing), [*listing.origins.values()], listing.problems[1].kept) == (["alpha"], [1], 2)
-    assert secret_key(MAIN, "beta-primary-key") in listing.others
+    assert (MAIN, "beta-primary-key") in listing.others
 
 
 async def test_without_changes_the_same_objects_are_returned() -> None:
@@ -198,19 +197,19 @@ async def test_without_changes_the_same_objects_are_returned() -> None:
     lister.accounts[A] = [row("alpha", tags={"v": "west", "unasked": "x"}), row("beta", tags={"V": "main"})]
     changed = await discovery.list()
     assert changed.accounts[0] is first.accounts[0]
-    assert secret_key(MAIN, "beta-primary-key") in changed.others
-    assert secret_key(WEST, "beta-primary-key") not in changed.others
+    assert (MAIN, "beta-primary-key") in changed.others
+    assert (WEST, "beta-primary-key") not in changed.others
 
 
 def test_the_written_names_include_those_of_other_shards() -> None:
-    """In any case, and for each vault by its URL."""
+    """In lower case, and for each vault by its URL."""
     own, other = (
         Account(subscription_id=A, resource_group="rg", name=name, vaults=("main",)) for name in ("Alpha", "Beta")
     )
     inventory = make(FakeLister(), listed=[own, other], mine=FakeShard(frozenset({"alpha"}))).static
     assert [each.name for each in inventory.accounts] == ["Alpha"]
     written = inventory.written({**VAULTS, "twin": MAIN})
-    names = ("alpha-primary-key", "ALPHA-secondary-key", "beta-primary-key", "gamma-primary-key")
+    names = ("alpha-primary-key", "alpha-secondary-key", "beta-primary-key", "gamma-primary-key")
     for vault, expected in (
         ("main", [True, True, True, False]),
         ("twin", [True, True, True, False]),
@@ -267,8 +266,7 @@ async def test_the_shards_together_equal_the_whole(
         for listing, beside in ((one, other), (other, one)):
             written = _written(beside.accounts)
             assert all(
-                (secret_key(*place) in listing.others) == (place in written)
-                for place in _written(expected.accounts) | written
+                (place in listing.others) == (place in written) for place in _written(expected.accounts) | written
             )
 
 
