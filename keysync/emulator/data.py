@@ -332,7 +332,7 @@ class EmulatorData(_Model):
                 for account in self.accounts
             ),
             *(f"vault {vault.name}" for vault in self.vaults),
-            *(f"queue {queue.account}/{queue.name}" for queue in self.queues),
+            *(f"queue {queue.name}" for queue in self.queues),
         ]
         duplicates = [name for name, times in Counter(name.lower() for name in names).items() if times > 1]
         if duplicates:

@@ -28,6 +28,9 @@ _CODES = {
     503: "ServiceUnavailable",
     504: "GatewayTimeout",
 }
+_DATA_PLANE_CODES = {404: "ResourceNotFound", 500: "InternalError", 503: "ServerBusy"}
+"""Those of Batch's data plane and of Storage that differ."""
+
 _HTML = (
     "<!DOCTYPE html><html><head><title>Service unavailable</title></head>"
     "<body><h1>Our services aren't available right now</h1></body></html>"
@@ -60,14 +63,15 @@ def _reply(fault: Fault, real: Reply | None, call: Call, route: Route, entra: En
         kind = "text/html; charset=utf-8" if fault.kind == "html" else "application/json; charset=utf-8"
         encoded = {"Content-Encoding": "gzip"} if fault.gzip else {}
         return Reply(fault.answer_status, _content(fault, text.encode()), {"Content-Type": kind, **encoded})
+    if route.error is not None:
+        usual = (_CODES | _DATA_PLANE_CODES).get(fault.status, "Failed")
+        return route.error(fault.status, fault.code or usual, fault.message or "")
     errors = ERRORS if route.service == "vault" else {}
     usual_code, usual_message = errors.get(fault.status, (_CODES.get(fault.status, "Failed"), ""))
     code = fault.code or usual_code
     if route.service == "entra":
         return entra.error(fault.status, code, fault.message, call)
     message = fault.message or usual_message or f"An injected fault: {code}."
-    if route.error is not None:
-        return route.error(fault.status, code, message)
     return error(fault.status, code, message, inner=fault.inner_code, details=fault.details)
 
 

@@ -27,7 +27,7 @@ class DeliveryFaults(BaseModel):
 
 
 class QueueData(BaseModel):
-    """One queue of the storage account `account`, with an event subscription whose endpoint it is.
+    """One queue of the storage account `account`, with an event subscription whose endpoint it is. Names are unique.
 
     The subscription gets the events of `actions`, patterns of operation names that ignore case, on resources in `scope`, an
     ARM id. By default these are all, as from a system topic of all subscriptions: listing keys is an action too. `base64` is
@@ -41,6 +41,7 @@ class QueueData(BaseModel):
     account: str = Field(default="keysyncevents", pattern=r"^[a-z0-9]{3,24}$")
     subscription_id: str | None = Field(default=None, pattern=GUID)
     resource_group: str | None = Field(default=None, min_length=1, max_length=90)
+    location: str = "westeurope"
     metadata: dict[str, str] = {}
     messages: list[str] = []
     denied: list[str] = []

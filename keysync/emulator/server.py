@@ -187,7 +187,7 @@ class Emulator:
         """Serves the queues of all storage accounts on one port. Returns the URLs of queues by name."""
         url = await self._listen(certificate)
         self._router.add(StorageQueue(self.state, self._entra, self._access, authority).route, port=_port(url))
-        return {queue.name: f"{url}/{queue.account}/{queue.name}" for queue in self.state.queues.all()}
+        return {queue.name: f"{url}/{queue.account}/{queue.name}" for queue in self._data.queues}
 
     def _host_names(self) -> set[str]:
         """The names for the certificate, beside localhost: of vaults, and of accounts by their regions."""

@@ -115,6 +115,8 @@ class State:
             self._add_group(ResourceGroup(vault.subscription_id, vault.resource_group, vault.location, {}))
         self.api_versions = {name.lower(): tuple(versions) for name, versions in data.api_versions.items()}
         self.locks = [Lock(lock.scope, lock.level) for lock in data.locks]
+        for queue in data.queues:
+            self._add_group(ResourceGroup(str(queue.subscription_id), str(queue.resource_group), queue.location, {}))
         self.queues = Queues(data.queues, clock())
         self.events = EventGrid(self.queues, data.queues, clock)
         self.roles = self._roles(data)

@@ -69,8 +69,8 @@ class Route:
 
     `authorize` checks the caller first, and returns the refusal. `limit` returns the reply of a throttled service; it may
     also add headers for the reply of `run`. `now` is the service's clock, None for the emulator's. `error` makes an error of
-    the service from status, code and message, for faults; None if the service has the shape of Resource Manager. `headers`
-    are those of every reply, also of a refusal.
+    the service from status, code and message (empty for the usual one), for faults; None if the service has the shape of
+    Resource Manager. `headers` are those of every reply, also of a refusal.
     """
 
     operation: Operation

@@ -248,7 +248,7 @@ async def test_roles_decide(clock):
 
 async def test_a_fault_has_the_form_of_storage(client, azure):
     """In XML, with the code as a header, which the client reads."""
-    azure.faults.add(Fault(operation="getMessages", target="events", status=503, code="ServerBusy"))
+    azure.faults.add(Fault(operation="getMessages", target="events", status=503))
     with pytest.raises(HttpResponseError) as caught:
         await queue_of(client).receive_message()
     assert (caught.value.status_code, caught.value.error_code) == (503, "ServerBusy")
