@@ -63,9 +63,8 @@ class Finding:
 
     def __str__(self) -> str:
         position = self.file if self.line is None else f"{self.file}:{self.line}:{self.column or 1}"
-        subject = f"{self.key}: " if self.key else ""
         hint = f" ({self.hint})" if self.hint else ""
-        return f"{position}: {subject}{self.message}{hint}"
+        return ": ".join(filter(None, (position, self.key, self.message))) + hint
 
 
 class ConfigError(KeysyncError):

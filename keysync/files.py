@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import stat
+from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Final
@@ -28,7 +30,7 @@ def irregular_reason(path: Path) -> str | None:
     try:
         check_regular(path)
     except OSError as error:
-        return error.strerror if path.exists() else None
+        return error.strerror if os.path.exists(path) else None  # noqa: PTH110  # unlike Path.exists, it never raises
     return None
 
 
@@ -77,13 +79,8 @@ def check_replaceable(path: Path, option: str) -> None:
 def check_ssl_cert_file() -> None:
     """Raises UsageError if SSL_CERT_FILE is not a regular file. aiohttp reads it on import, and a FIFO would block that."""
     path = os.environ.get("SSL_CERT_FILE")
-    if not path or not os.path.exists(path):  # noqa: PTH110  # unlike Path.exists, it never raises
-        return  # `keysync.http.session` reports a missing file
-    try:
-        check_regular(Path(path))
-    except OSError as error:
-        fix = "name a PEM file of the CAs to trust, or unset it"
-        raise UsageError(f"SSL_CERT_FILE={path}: {error.strerror}; {fix}") from None
+    if path and (reason := irregular_reason(Path(path))):  # `keysync.http.session` reports a missing file
+        raise UsageError(f"SSL_CERT_FILE={path}: {reason}; name a PEM file of the CAs to trust, or unset it")
 
 
 def secret_text(data: str | bytes) -> str:
@@ -91,16 +88,12 @@ def secret_text(data: str | bytes) -> str:
 
     Editors and `kubectl create secret` add line ends. Raises UnicodeDecodeError if `data` is not UTF-8.
     """
-    text = data.decode("utf-8-sig") if isinstance(data, bytes) else data.removeprefix("\ufeff")
-    return text.strip()
+    return (data.decode() if isinstance(data, bytes) else data).removeprefix("\ufeff").strip()
 
 
 def unreadable_hint() -> str:
     """How to let this process read a file that it has no permission for."""
-    try:
-        import pwd  # noqa: PLC0415  # not on Windows
-
-        user = f"{pwd.getpwuid(os.geteuid()).pw_name} (uid {os.geteuid()})"
-    except (ImportError, KeyError):
-        user = f"uid {os.geteuid()}" if hasattr(os, "geteuid") else "a user"
+    user = f"uid {os.geteuid()}"
+    with suppress(KeyError):
+        user = f"{pwd.getpwuid(os.geteuid()).pw_name} ({user})"
     return f"keysync runs as {user}: give that user the right to read it and to enter its folders (chmod, chown, or fsGroup)"

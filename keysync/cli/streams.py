@@ -25,14 +25,12 @@ class _Stdout(io.FileIO):
 
     def write(self, data: ReadableBuffer, /) -> int:
         """Accepts all of `data`, and drops it after a failure."""
-        size = memoryview(data).nbytes
-        if self.failure is not None:
-            return size
-        try:
-            return super().write(data)
-        except OSError as error:
-            self.failure = error
-            return size
+        if self.failure is None:
+            try:
+                return super().write(data)
+            except OSError as error:
+                self.failure = error
+        return memoryview(data).nbytes
 
 
 def guard_stdout() -> None:
@@ -49,18 +47,18 @@ def guard_stdout() -> None:
         sys.stdout = io.TextIOWrapper(raw, old.encoding, "replace", line_buffering=old.line_buffering)
 
 
-def _failure() -> tuple[OSError | None, bool]:
-    """The first error of a write to stdout, and whether the reader is gone: a closed pipe or a closed terminal."""
+def _failure() -> OSError | None:
+    """The first error of a write to stdout."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    failure = raw.failure if isinstance(raw, _Stdout) else None
-    # EIO means a terminal that was closed, or a broken disk.
-    closed = failure is not None and failure.errno == errno.EIO and stat.S_ISCHR(os.fstat(_STDOUT).st_mode)
-    return failure, closed or isinstance(failure, BrokenPipeError)
+    return raw.failure if isinstance(raw, _Stdout) else None
 
 
 def reader_is_gone() -> bool:
     """Whether a write has shown that stdout is a closed pipe or a closed terminal."""
-    return _failure()[1]
+    failure = _failure()
+    # EIO means a terminal that was closed, or a broken disk.
+    closed = failure is not None and failure.errno == errno.EIO and stat.S_ISCHR(os.fstat(_STDOUT).st_mode)
+    return closed or isinstance(failure, BrokenPipeError)
 
 
 def final_code(code: int) -> tuple[int, str | None]:
@@ -69,8 +67,8 @@ def final_code(code: int) -> tuple[int, str | None]:
     If the reader has closed the pipe, the code stays. If the disk is full, 0 and 3 become 1.
     """
     sys.stdout.flush()
-    failure, gone = _failure()
-    if failure is None or gone:
+    failure = _failure()
+    if failure is None or reader_is_gone():
         return code, None
     return (1 if code in (0, 3) else code), f"the result could not be written to stdout: {failure.strerror}"
 

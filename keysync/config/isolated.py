@@ -32,13 +32,10 @@ def find_config(explicit: Path | None, environ: Mapping[str, str]) -> Path:
 
     A file that is named explicitly has no fallback. Raises ConfigError with the paths that it checked.
     """
-    if explicit is not None:
-        return explicit
-    if environ.get("KEYSYNC_CONFIG"):
-        return Path(environ["KEYSYNC_CONFIG"])
-    for path in _DEFAULT_PATHS:
-        if is_there(path):
-            return path
+    if named := explicit or environ.get("KEYSYNC_CONFIG"):
+        return Path(named)
+    for path in filter(is_there, _DEFAULT_PATHS):
+        return path
     checked = ", ".join(f"./{path}" if not path.is_absolute() else str(path) for path in _DEFAULT_PATHS)
     message = f"found no configuration; checked KEYSYNC_CONFIG (not set), {checked}"
     hint = "pass a file with -c FILE, or write one; `keysync demo` needs none"
@@ -74,22 +71,15 @@ def read_config(path: Path) -> Config:
     command = [sys.executable, "-P", "-m", __name__, str(path)]
     environ, nothing = {**os.environ, "PYTHONPATH": modules}, subprocess.DEVNULL
     try:
-        stdout = subprocess.run(  # noqa: S603  # nosec B603  # this interpreter, without a shell
-            command,
-            stdin=nothing,
-            stdout=subprocess.PIPE,
-            stderr=nothing,
-            env=environ,
-            timeout=_DEADLINE_SECONDS,
-            check=True,
-        ).stdout
+        # This interpreter, without a shell.
+        output = subprocess.check_output(command, stdin=nothing, stderr=nothing, env=environ, timeout=_DEADLINE_SECONDS)  # noqa: S603  # nosec B603  # as said above
     except subprocess.TimeoutExpired:
         message = f"the file could not be read and checked within {_DEADLINE_SECONDS} s"
         hint = "check that its file system responds and that this machine is not overloaded"
         raise ConfigError([Finding(str(path), None, None, "", message, hint)]) from None
     except (OSError, subprocess.CalledProcessError):
         return _read_here(path)  # no process could be started, or it failed; if this fails too, it shows why
-    result: Config | tuple[Finding, ...] = pickle.loads(stdout)  # noqa: S301  # nosec B301  # see the import
+    result: Config | tuple[Finding, ...] = pickle.loads(output)  # noqa: S301  # nosec B301  # see the import
     if isinstance(result, tuple):
         raise ConfigError(result)
     return result

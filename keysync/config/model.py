@@ -56,11 +56,8 @@ def _free_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
     if len(tags) > _USER_TAGS:
         limit = f"at most {_USER_TAGS}: a secret can have 15, and keysync writes the others"
         raise Invalid(Problem(f"found {len(tags)} tags, expected {limit}"))
-    require_none(
-        Problem("this tag is reserved for keysync", "rename it", (name,))
-        for name in tags
-        if name.casefold() == "managed-by" or name.casefold().startswith("keysync-")
-    )
+    reserved = [name for name in tags if re.match(r"managed-by$|keysync-", name, re.IGNORECASE)]
+    require_none(Problem("this tag is reserved for keysync", "rename it", (name,)) for name in reserved)
     return tags
 
 

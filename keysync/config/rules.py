@@ -126,20 +126,21 @@ def requiring(holds: Callable[[Any], object], expectation: str, hint: str | None
     return Rule(check, schema)
 
 
-def matching(pattern: str, expectation: str | None = None, hint: str | None = None) -> Rule:
+def matching(pattern: str, expectation: str = "", hint: str | None = None) -> Rule:
     """Text that matches a regular expression."""
-    expectation = expectation or f"text that matches {pattern}"
-    return requiring(re.compile(pattern).fullmatch, expectation, hint, pattern=pattern)
+    return requiring(
+        re.compile(pattern).fullmatch, expectation or f"text that matches {pattern}", hint, pattern=pattern
+    )
 
 
 def length(shortest: int, longest: int) -> Rule:
     """Text with a number of characters."""
-    schema: dict[str, Any] = {"maxLength": longest, **({"minLength": shortest} if shortest else {})}
+    schema: dict[str, Any] = {"maxLength": longest} | ({"minLength": shortest} if shortest else {})
     expectation = f"text of {shortest} to {longest} characters"
     return requiring(lambda value: shortest <= len(value) <= longest, expectation, **schema)
 
 
 def within(lowest: int, highest: int) -> Rule:
     """A number from `lowest` to `highest`."""
-    holds = range(lowest, highest + 1).__contains__
-    return requiring(holds, f"{lowest} to {highest}", minimum=lowest, maximum=highest)
+    numbers = range(lowest, highest + 1)
+    return requiring(numbers.__contains__, f"{lowest} to {highest}", minimum=lowest, maximum=highest)

@@ -158,8 +158,8 @@ def _compose(file: str, text: str) -> _Node:
         raise file_error(file, _TOO_DEEP) from None
     except Exception as error:  # noqa: BLE001 - the parser has bugs on odd input, and a user's file must not crash us
         character = getattr(error, "character", None)
-        failed = f"the parser failed with {type(error).__name__}"
-        reason = failed if character is None else f"the character {character!r} is not allowed"
+        bug = f"the parser failed with {type(error).__name__}"
+        reason = bug if character is None else f"the character {character!r} is not allowed"
         raise file_error(file, f"this is not YAML: {reason}") from None
     if node is None:
         raise file_error(file, "the file is empty, expected a mapping of keys to values")
@@ -257,10 +257,11 @@ class _Builder:
             name, closed = match.groups()
             if name is None:
                 return "${"
-            problem = Problem("found '${' without its '}'", _ESCAPE_HINT)
-            if closed:
+            if not closed:
+                problem = Problem("found '${' without its '}'", _ESCAPE_HINT)
+            elif not _VARIABLE.fullmatch(name):
                 problem = Problem("found '${…}' with text that is no name of a variable", _ESCAPE_HINT)
-            if closed and _VARIABLE.fullmatch(name):
+            else:
                 spot.variables += (name,)
                 if name in self._environ:
                     return secret_text(self._environ[name])

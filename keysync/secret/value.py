@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Final, NoReturn
 
 MASK: Final = "**********"
@@ -26,7 +25,7 @@ class SecretValue:
         """Whether the secret is standard base64 of at least 32 bytes. A Batch account key has 64 bytes today."""
         try:
             return len(base64.b64decode(self._text, validate=True)) >= _MIN_KEY_BYTES
-        except (binascii.Error, ValueError):
+        except ValueError:
             return False
 
     def __repr__(self) -> str:
