@@ -73,6 +73,28 @@ async def test_a_secret_whose_deletion_is_in_progress_cannot_be_purged(client, c
     assert (await client.vault(f"/deletedsecrets/many00{V}", "DELETE"))[0] == 204
 
 
+async def test_conflicts_of_a_name_have_the_words_of_key_vault(client, clock):
+    """For a deleted secret, and for one whose recovery is in progress."""
+
+    async def conflict():
+        return error_of(await client.vault(f"/secrets/gone{V}", "PUT", json={"value": "x"}))[2:]
+
+    message = (
+        "Secret gone is currently in a deleted but recoverable state, and its name cannot be reused; in this state, the "
+        "secret can only be recovered or purged."
+    )
+    assert await conflict() == ("ObjectIsDeletedButRecoverable", message)
+    await client.vault(f"/deletedsecrets/gone/recover{V}", "POST")
+    expected = (
+        "ObjectIsBeingRecovered",
+        "Secret gone is currently being recovered and cannot be re-created; retry later.",
+    )
+    assert await conflict() == expected
+    assert error_of(await client.vault(f"/deletedsecrets/gone{V}", "DELETE"))[2:] == expected
+    clock.now += 5
+    assert (await client.vault(f"/secrets/gone{V}", "PUT", json={"value": "x"}))[0] == 200
+
+
 async def test_a_second_deletion_finds_nothing(client, clock):
     """Whether the first one is visible yet or not."""
     assert (await client.vault(f"/secrets/many00{V}", "DELETE"))[0] == 200
