@@ -123,19 +123,18 @@ async def _open_daemon(
     election = open_election(config.leader_election, shared.shard)
     if election is not None:
         stack.push_async_callback(election.close)
-    leadership = None if election is None else election.leadership
     shared = replace(
         shared,
         observers=(account_states, RunLog(), metrics, *([notifier] if notifier else []), *shared.observers),
-        stop=lambda: interruption.stop if leadership is None else leadership.term,
+        stop=lambda: interruption.stop if election is None else election.term,
         streaks=MissingCounters(),
     )
     # Breakers stay open for at most the time between two runs, so that the run after the next notices a recovery.
     policy, interval = BreakerPolicy(), interval_of(config.schedule, utc_now()).total_seconds()
     policy = replace(policy, cap=min(policy.cap, interval), base=min(policy.base, interval))
     breakers = Breakers(time.monotonic, random, policy)
-    if leadership is not None:
-        breakers.check = leadership.check
+    if election is not None:
+        breakers.check = election.check
 
     open_config = partial(_open_config, shared, metrics.called, breakers)
     runtime = await open_config(config)
@@ -144,7 +143,7 @@ async def _open_daemon(
         account_states,
         Health(schedules_of(runtime), Instant.now()),
         metrics,
-        may_begin=lambda: not interruption.stop.is_set() and (leadership is None or leadership.leads()),
+        may_begin=lambda: not interruption.stop.is_set() and (election is None or election.leads()),
         random=random,
     )
     stop = interruption.stop

@@ -16,7 +16,6 @@ from keysync.config.model import Config, Schedule
 from keysync.daemon.config_watch import ConfigChange, ConfigWatch
 from keysync.daemon.fire_times import interval_of
 from keysync.daemon.health import Instant, Watchdog
-from keysync.daemon.leader import Leader
 from keysync.daemon.leader_election import LeaderElector
 from keysync.daemon.scheduler import Scheduler, utc_now
 from keysync.daemon.snapshot import SnapshotBuilder
@@ -78,7 +77,7 @@ class Daemon:
             breakers,
             lambda: self._scheduler.next_starts,
             utc_now(),
-            leadership=None if election is None else election.leadership,
+            election=election,
         )
         self._cover(supervisor.runtime)
 
@@ -95,8 +94,7 @@ class Daemon:
             self._task(partial(self._follow, self._watch))
         self._scheduler.start(schedules_of(runtime))
         if self._election is not None:
-            leadership = self._election.leadership
-            leadership.elected, leadership.lost = self._elected, partial(self._lost, leadership)
+            self._election.elected, self._election.lost = self._elected, partial(self._lost, self._election)
             self._election.start()
         await self._stop.wait()
 
@@ -104,7 +102,7 @@ class Daemon:
         """Starts no new run, finishes writes under way and closes sessions. Cuts off what outlasts `timeouts.shutdown`."""
         self._stop.set()
         if self._election is not None:
-            self._election.leadership.term.set()  # no write begins; this replica keeps the Lease until writes have ended
+            self._election.term.set()  # no write begins; this replica keeps the Lease until writes have ended
         seconds = self._supervisor.runtime.config.timeouts.shutdown.total_seconds() * _RUNS
         for task in self._tasks:
             task.cancel()
@@ -172,22 +170,22 @@ class Daemon:
     # Leader election
 
     def _leads(self) -> bool:
-        return self._election is None or self._election.leadership.leads()
+        return self._election is None or self._election.leads()
 
     def _elected(self) -> None:
         self.snapshots.elected()
         if not self._stop.is_set():
             self.sync_now()
 
-    def _lost(self, leadership: Leader) -> None:
+    def _lost(self, election: LeaderElector) -> None:
         self.snapshots.changed()
-        task = asyncio.create_task(self._step_down(leadership), name="step down as leader")
+        task = asyncio.create_task(self._step_down(election), name="step down as leader")
         self._stepping_down.add(task)
         task.add_done_callback(self._stepping_down.discard)
 
-    async def _step_down(self, leadership: Leader) -> None:
-        await self._supervisor.end_runs(leadership.grace())
-        if not leadership.leads():
+    async def _step_down(self, election: LeaderElector) -> None:
+        await self._supervisor.end_runs(election.grace())
+        if not election.leads():
             # This replica does not see the changes of the new leader, so its own knowledge may be stale later.
             self._supervisor.account_states.forget()
             runtime = self._supervisor.runtime

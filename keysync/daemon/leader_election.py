@@ -1,7 +1,8 @@
-"""Leader election on a Lease of the pod's Kubernetes cluster (coordination.k8s.io/v1).
+"""Leader election on a Lease: whether this replica leads, until when, and why it is on standby.
 
-`LeaderElector` decides whether this replica may write the Lease, and `Leader` how long it leads after a renewal. Both use the
-monotonic clock only. Every request has a deadline, and every failure leads to another try.
+Two replicas never lead at once, for this reason: a leader counts from the moment at which it *sent* its last renewal, and stops
+before the lease ends. A standby counts the whole lease from the moment at which it *received* the latest change of the lease.
+The second moment is never before the first, whatever the wall clocks show. Both use the monotonic clock only.
 """
 
 from __future__ import annotations
@@ -9,149 +10,114 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import ssl
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from random import Random
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-import aiohttp
+import structlog
 
 from keysync.config.operation import LeaderElection
-from keysync.daemon.leader import Leader
+from keysync.daemon.lease_client import SERVICE_ACCOUNT, Lease, LeaseClient
 from keysync.errors import UsageError
-from keysync.failures import CallFailed, FailureKind, FailureRecord
+from keysync.failures import CallFailed, FailureRecord
 from keysync.files import read_small
-from keysync.json_values import as_mapping
+from keysync.report.status import LeaseTrouble
 from keysync.sources.shard import Shard
 
-SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # Kubernetes mounts it into each pod
-
+_USED: Final = 0.8  # of the time between the renew deadline and the end of the lease; the rest is for requests that a vault has received
 _RELEASE_SECONDS: Final = 2.0
-_UNAUTHORIZED, _NOT_FOUND, _CONFLICT = 401, 404, 409
-_HINTS: Final[Mapping[int | None, str]] = {
-    401: "the API server does not accept the token of the service account: it has expired, or is of another cluster",
-    403: "the service account needs a Role with `create` of Leases, and `get` and `update` of this one",
-    404: "the namespace of the Lease does not exist: create it, or fix leader_election.namespace",
-}
+_NEVER: Final = float("-inf")
 
 
-def _failure(summary: str, http_status: int | None = None) -> CallFailed:
-    kind: FailureKind = "connection" if http_status is None else "http_error"
-    return CallFailed(FailureRecord(kind, summary, http_status, hint=_HINTS.get(http_status)))
+class Term(asyncio.Event):
+    """The stop event of the runs of one term.
 
-
-class Lease(NamedTuple):
-    """The Lease in a reply of the API server. `body` and `spec` keep the fields that keysync does not know."""
-
-    body: Mapping[str, object]
-    spec: Mapping[str, object]
-    version: str
-    holder: str | None
-
-    def number(self, name: str) -> int:
-        """The field `name` of the spec; 0 if it has none."""
-        value = self.spec.get(name)
-        return value if isinstance(value, int) else 0
-
-
-class LeaseClient:
-    """The calls for one Lease, to the API server itself, never through a proxy. Needs a running loop.
-
-    Each call ends within `seconds`, and raises CallFailed. The token in the folder `account` is read for each request,
-    because Kubernetes renews it. If the API server refuses it, it is read and sent once more.
+    It counts as set as soon as the lead has ended, even before a timer sets it: a process that was frozen must not begin
+    a write before its timers have fired.
     """
 
-    def __init__(self, url: str, namespace: str, name: str, account: Path, seconds: float) -> None:
-        self._url = f"{url}/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
-        self._metadata = {"namespace": namespace, "name": name}
-        self._account = account
-        self._seconds = seconds
-        self._read_token()
-        tls = ssl.create_default_context(cadata=read_small(account / "ca.crt").decode())
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=tls), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
-        )
+    def __init__(self, leads: Callable[[], bool]) -> None:
+        super().__init__()
+        self._leads = leads
 
-    async def get(self) -> Lease | None:
-        """The Lease; None if it does not exist."""
-        return await self._call("GET", f"{self._url}/{self._metadata['name']}", None, quiet=_NOT_FOUND)
+    def is_set(self) -> bool:
+        """Whether writes must no longer begin."""
+        return super().is_set() or not self._leads()
 
-    async def write(self, before: Lease | None, spec: Mapping[str, object]) -> Lease | None:
-        """Replaces the spec of `before`, or creates the Lease. None if another replica was faster (resourceVersion)."""
-        if before is not None:
-            url = f"{self._url}/{self._metadata['name']}"
-            return await self._call("PUT", url, {**before.body, "spec": spec}, quiet=_CONFLICT)
-        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": self._metadata, "spec": spec}
-        return await self._call("POST", self._url, body, quiet=_CONFLICT)
 
-    async def close(self) -> None:
-        """Closes the connections."""
-        await self._session.close()
+class Standby(NamedTuple):
+    """Why a standby does not lead, in one sentence. `trouble` says why it could not take over; None if it could."""
 
-    async def _call(self, method: str, url: str, body: object, *, quiet: int) -> Lease | None:
-        """The Lease of the reply; None if its status is `quiet`."""
-        try:
-            async with asyncio.timeout(self._seconds):
-                reply = await self._send(method, url, body)
-                if reply.status == _UNAUTHORIZED:
-                    reply = await self._send(method, url, body)
-                parsed = await reply.json(content_type=None) if reply.ok else None
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise _failure(f"no answer from Kubernetes: {type(error).__name__}") from error
-        if reply.status == quiet:
-            return None
-        if reply.status not in {200, 201}:
-            raise _failure(f"Kubernetes answered {reply.status} {reply.reason}", reply.status)
-        found = as_mapping(parsed) or {}
-        metadata, spec = as_mapping(found.get("metadata")) or {}, as_mapping(found.get("spec")) or {}
-        version, holder = metadata.get("resourceVersion"), spec.get("holderIdentity")
-        is_this = found.get("kind") == "Lease" and self._metadata.items() <= metadata.items()
-        if not is_this or not isinstance(version, str):
-            raise _failure("the reply of Kubernetes is not about this Lease")
-        return Lease(found, spec, version, holder if isinstance(holder, str) and holder else None)
-
-    async def _send(self, method: str, url: str, body: object) -> aiohttp.ClientResponse:
-        headers = {"Authorization": f"Bearer {self._read_token()}"}
-        async with self._session.request(method, url, json=body, headers=headers, allow_redirects=False) as reply:
-            await reply.read()
-            return reply
-
-    def _read_token(self) -> str:
-        path = self._account / "token"
-        try:
-            if token := read_small(path).decode().strip():
-                return token
-            reason = f"{path} is empty"
-        except (OSError, ValueError) as error:
-            reason = str(error)
-        raise _failure(f"the token for Kubernetes cannot be read: {reason}")
+    reason: str
+    trouble: LeaseTrouble | None = None
 
 
 class LeaderElector:
-    """Takes part in the election for `leadership` until `release` or `close`. `clock` returns monotonic seconds."""
+    """Takes part in the election until `release` or `close`, and calls `elected` and `lost`. Use it on the event loop only.
+
+    A write may begin for `renew_deadline` after a renewal was sent. Every failure leads to another try. `clock` returns monotonic
+    seconds and must be the clock of the loop's timers.
+    """
 
     def __init__(
         self,
         client: LeaseClient,
-        leadership: Leader,
         settings: LeaderElection,
+        identity: str,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.leadership = leadership
+        self.identity = identity
+        self.term = Term(self.leads)
+        self.elected: Callable[[], None] = lambda: None
+        self.lost: Callable[[], None] = lambda: None
         self._client = client
-        self._identity = leadership.identity
         self._lease_duration = settings.lease_duration.total_seconds()
+        self._renew_deadline = settings.renew_deadline.total_seconds()
         self._retry_period = settings.retry_period.total_seconds()
         self._clock = clock
-        self._observed: Lease | None = None
-        self._since = 0.0  # when this replica first saw that version of the Lease
+        self._log: Any = structlog.get_logger("keysync", lease=client.lease, identity=identity)
         self._random = Random()  # noqa: S311  # nosec B311  # when to try again is no secret
         self._task: asyncio.Task[None] | None = None
+        self._until = self._fence = _NEVER  # when the lead ends, and the time of grace for active writes
+        self._leading = False  # as of the last callback
+        self._timer: asyncio.TimerHandle | None = None
+        self._observed: Lease | None = None
+        self._since = 0.0  # when this replica first saw that version of the Lease
+        self._read_at: float | None = None
+        self._other: str | None = None  # the other replica that had the lease when it was last read
+        self._failure: FailureRecord | None = None
+
+    def leads(self) -> bool:
+        """Whether runs and writes may begin."""
+        return self._clock() < self._until
+
+    def grace(self) -> float:
+        """Seconds for which active writes may continue; 0 if none may."""
+        return max(0.0, self._fence - self._clock())
+
+    def check(self) -> None:
+        """Raises CallFailed after the grace period of a lost lead."""
+        if self.grace() <= 0:
+            raise CallFailed(FailureRecord(kind="timeout", summary="this replica no longer leads: nothing is sent"))
+
+    def standby(self) -> Standby:
+        """The state of a replica that does not lead."""
+        failure = f": {self._failure.summary}" if self._failure is not None else ""
+        could_not = f"standing by, but could not take over: the Lease {self._client.lease} was"
+        if self._read_at is None:
+            return Standby(f"{could_not} never read{failure}", "never_read")
+        age = self._clock() - self._read_at
+        if age > self._lease_duration:
+            return Standby(f"{could_not} last read {age:.0f} s ago{failure}", "stale")
+        if self._other is not None:
+            return Standby("standing by: another replica leads")
+        return Standby(
+            f"standing by: no other replica holds the Lease {self._client.lease}, and this one has not taken it yet{failure}"
+        )
 
     def start(self) -> None:
         """Begins to try. Needs a running loop."""
@@ -163,7 +129,7 @@ class LeaderElector:
         try:
             async with asyncio.timeout(_RELEASE_SECONDS):
                 lease = await self._client.get()
-                if lease is not None and lease.holder == self._identity:
+                if lease is not None and lease.holder == self.identity:
                     await self._client.write(lease, {**lease.spec, "holderIdentity": None})
         except (CallFailed, TimeoutError):
             return  # the Lease expires
@@ -173,6 +139,34 @@ class LeaderElector:
         await self._stop()
         await self._client.close()
 
+    async def _stop(self) -> None:
+        self.elected = self.lost = lambda: None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    # Calls
+
+    async def _run(self) -> None:
+        while True:
+            started = self._clock()
+            try:
+                await self.try_acquire_or_renew()
+            except CallFailed as error:
+                self._failed(error.record)
+            except Exception as error:  # noqa: BLE001  # no error may end the election
+                self._failed(FailureRecord("internal", f"unexpected {type(error).__name__}"))
+            await asyncio.sleep(self._next_try(started) - self._clock())
+
+    def _next_try(self, started: float) -> float:
+        # A standby tries twice as often as a leader renews, and as soon as the Lease may be free.
+        period = self._retry_period / (1 if self.leads() else 2)
+        following = started + period * self._random.uniform(0.8, 1.0)  # replicas that start together drift apart
+        free_at = self._free_at()
+        return min(following, free_at) if free_at > self._clock() else following
+
     async def try_acquire_or_renew(self) -> None:
         """Reads the Lease, and writes it if no other replica can still lead. Raises CallFailed."""
         lease = await self._client.get()
@@ -181,53 +175,75 @@ class LeaderElector:
             if self._observed is None or self._observed.version != lease.version:
                 self._since = received
             self._observed = lease
-            self.leadership.read(received, lease.holder if lease.holder != self._identity else None)
+            self._read(received, lease.holder if lease.holder != self.identity else None)
         sent = self._clock()
         if lease is None or self._free_at() <= sent:
             written = await self._client.write(lease, self._spec(lease))
-            if written is not None and written.holder == self._identity:
-                self.leadership.renewed(sent)
-
-    async def _stop(self) -> None:
-        self.leadership.close()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-
-    async def _run(self) -> None:
-        while True:
-            started = self._clock()
-            try:
-                await self.try_acquire_or_renew()
-            except CallFailed as error:
-                self.leadership.failed(error.record)
-            except Exception as error:  # noqa: BLE001  # no error may end the election
-                self.leadership.failed(FailureRecord("internal", f"unexpected {type(error).__name__}"))
-            await asyncio.sleep(self._next_try(started) - self._clock())
-
-    def _next_try(self, started: float) -> float:
-        # A standby tries twice as often as a leader renews, and as soon as the Lease may be free.
-        period = self._retry_period / (1 if self.leadership.leads() else 2)
-        following = started + period * self._random.uniform(0.8, 1.0)  # replicas that start together drift apart
-        free_at = self._free_at()
-        return min(following, free_at) if free_at > self._clock() else following
+            if written is not None and written.holder == self.identity:
+                self._renewed(sent)
 
     def _free_at(self) -> float:
         """From when on this replica may write: no other replica can lead any more."""
         lease = self._observed
-        if lease is None or lease.holder in {None, self._identity}:
-            return float("-inf")
+        if lease is None or lease.holder in {None, self.identity}:
+            return _NEVER
         return self._since + max(self._lease_duration, lease.number("leaseDurationSeconds"))
 
     def _spec(self, before: Lease | None) -> dict[str, object]:
         """The spec with this replica as the holder. Its times are for people: no replica decides by a wall clock."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # MicroTime
         spec: dict[str, object] = {} if before is None else dict(before.spec)
-        if before is None or before.holder != self._identity:
+        if before is None or before.holder != self.identity:
             spec["acquireTime"] = now
             spec["leaseTransitions"] = 0 if before is None else before.number("leaseTransitions") + 1
         duration = int(self._lease_duration)
-        return {**spec, "holderIdentity": self._identity, "leaseDurationSeconds": duration, "renewTime": now}
+        return {**spec, "holderIdentity": self.identity, "leaseDurationSeconds": duration, "renewTime": now}
+
+    # Their results
+
+    def _read(self, received: float, other: str | None) -> None:
+        """The lease was read; the reply arrived at `received`. `other` is the other replica that has it, if any."""
+        before, self._read_at, self._other = self._other, received, other
+        if other is not None:
+            self._failure = None
+            now = self._clock()
+            self._until, self._fence = min(self._until, now), min(self._fence, now)
+            self._update("another replica holds it")
+            if other != before:
+                self._log.info("leader.standing_by", holder=other)
+
+    def _renewed(self, sent: float) -> None:
+        """This replica wrote the lease; the request was sent at `sent`."""
+        self._failure, self._read_at, self._other = None, sent, None
+        self._update()  # if the lead ended before the reply arrived, this begins another term
+        until = sent + self._renew_deadline
+        if until > self._until:
+            self._until, self._fence = until, until + _USED * (self._lease_duration - self._renew_deadline)
+        self._update()
+
+    def _failed(self, record: FailureRecord) -> None:
+        """The lease could not be read or written. Logged once while the failure stays the same."""
+        if self._failure != record:
+            self._failure = record
+            self._log.warning("leader.failed", reason=record.summary, http_status=record.http_status, hint=record.hint)
+
+    def _update(self, reason: str = "it was not renewed in time") -> None:
+        """Reports the begin or end of a term, and sets the timer for the end. A timer may fire slightly early."""
+        if self._timer is not None:
+            self._timer.cancel()
+        left = self._until - self._clock()
+        self._timer = asyncio.get_running_loop().call_later(left, self._update) if left > 0 else None
+        if self._leading == (left > 0):
+            return
+        self._leading = left > 0
+        if self._leading:
+            self.term = Term(self.leads)
+            self._log.info("leader.elected")
+            self.elected()
+        else:
+            self.term.set()
+            self._log.warning("leader.lost", reason=reason)
+            self.lost()
 
 
 def open_election(
@@ -254,5 +270,4 @@ def open_election(
     except (CallFailed, OSError, ValueError) as error:
         message = f"{error}; does the pod have the token of its service account (automountServiceAccountToken)?"
         raise UsageError(f"leader_election: no way to Kubernetes: {message}") from None
-    leadership = Leader(settings, lease=f"{namespace}/{name}", identity=identity)
-    return LeaderElector(client, leadership, settings)
+    return LeaderElector(client, settings, identity)

@@ -12,7 +12,7 @@ from keysync.calls import BreakerPhase, BreakerState, BreakerStates
 from keysync.config.model import Config, Schedule
 from keysync.daemon.account_state import schedule_text
 from keysync.daemon.health import Instant
-from keysync.daemon.leader import Leader, Standby
+from keysync.daemon.leader_election import LeaderElector, Standby
 from keysync.daemon.supervisor import Supervisor
 from keysync.names import natural
 from keysync.report.status import (
@@ -33,7 +33,7 @@ _FRESH_SECONDS = 1.0
 class SnapshotBuilder:
     """Builds the snapshot, and caches it until something changes, for one second at most.
 
-    `leadership` is None without leader election. Use it on the event loop only, where its inputs are written.
+    `election` is None if this replica always leads. Use it on the event loop only, where its inputs are written.
     """
 
     supervisor: Supervisor
@@ -41,7 +41,7 @@ class SnapshotBuilder:
     next_starts: Callable[[], Mapping[Schedule, datetime]]
     started: datetime
     clock: Callable[[], Instant] = Instant.now
-    leadership: Leader | None = None
+    election: LeaderElector | None = None
     config_error: str | None = None
     _cached: tuple[float, int, Status] | None = None
     _was_ready: bool = False
@@ -70,7 +70,7 @@ class SnapshotBuilder:
     def _build(self, now: Instant) -> Status:
         runtime = self.supervisor.runtime
         config, shard, inventory = runtime.config, runtime.shared.shard, runtime.inventory
-        leader = None if self.leadership is None else self.leadership.leads()
+        leader = None if self.election is None else self.election.leads()
         starts = self.next_starts()
         accounts = tuple(self._accounts(starts, now))
         ready = self._was_ready or all(account.last_attempt is not None for account in accounts)
@@ -104,8 +104,8 @@ class SnapshotBuilder:
             ),
             writes=tuple(self.supervisor.account_states.writes),
         )
-        if self.leadership is not None and not leader:
-            status = _of_standby(status, self.leadership.standby())
+        if self.election is not None and not leader:
+            status = _of_standby(status, self.election.standby())
         self._was_ready = self._was_ready or status.ready
         return status
 

@@ -25,8 +25,8 @@ from keysync.cli.main import app
 from keysync.config.formats import split_listen
 from keysync.config.load import load_config
 from keysync.config.model import Config
-from keysync.daemon.leader import Leader
-from keysync.daemon.leader_election import LeaderElector, LeaseClient
+from keysync.daemon.leader_election import LeaderElector
+from keysync.daemon.lease_client import LeaseClient
 from keysync.sources.shard import Shard, shard_of
 from keysync.web.app import make_web_app
 from tests.support.kubernetes import NAMESPACE, serving_kubernetes
@@ -259,8 +259,7 @@ async def test_the_role_grants_what_the_election_needs(tmp_path: Path) -> None:
     async with serving_kubernetes(tmp_path) as kubernetes:
         url, account = f"https://localhost:{kubernetes.port}", kubernetes.service_account("one")
         client = LeaseClient(url, NAMESPACE, "keysync", account, 5.0)
-        settings = election_of()
-        elector = LeaderElector(client, Leader(settings, lease="keysync", identity="one"), settings)
+        elector = LeaderElector(client, election_of(), "one")
         await elector.try_acquire_or_renew()
         await elector.try_acquire_or_renew()
         await elector.release()

@@ -17,8 +17,8 @@ from structlog.testing import capture_logs
 
 from keysync.config.operation import LeaderElection
 from keysync.daemon import leader_election
-from keysync.daemon.leader import Leader
-from keysync.daemon.leader_election import LeaderElector, LeaseClient, open_election
+from keysync.daemon.leader_election import LeaderElector, open_election
+from keysync.daemon.lease_client import LeaseClient
 from keysync.errors import UsageError
 from keysync.failures import CallFailed, FailureRecord
 from keysync.sources.shard import Shard
@@ -30,27 +30,27 @@ TERMS = election_of(lease_duration="10s", renew_deadline="7s", retry_period="2s"
 MICRO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
-class Recorder(Leader):
-    """A leader that keeps what the elector reports."""
+class Recorder(LeaderElector):
+    """An elector that keeps the results of its calls."""
 
-    def __init__(self, settings: LeaderElection, **more: Any) -> None:
-        super().__init__(settings, **more)
+    def __init__(self, client: LeaseClient, settings: LeaderElection, identity: str, **more: Any) -> None:
+        super().__init__(client, settings, identity, **more)
         self.news: list[tuple[Any, ...]] = []
         self.reads: list[float] = []
         self.failure = asyncio.Event()
 
-    def read(self, received: float, other: str | None) -> None:
+    def _read(self, received: float, other: str | None) -> None:
         self.reads.append(received)
         if other is not None:
             self.news.append(("other_holds", other))
-        super().read(received, other)
+        super()._read(received, other)
 
-    def renewed(self, sent: float) -> None:
+    def _renewed(self, sent: float) -> None:
         self.news.append(("renewed", sent))
-        super().renewed(sent)
+        super()._renewed(sent)
 
-    def failed(self, record: FailureRecord) -> None:
-        super().failed(record)
+    def _failed(self, record: FailureRecord) -> None:
+        super()._failed(record)
         self.failure.set()
 
 
@@ -59,17 +59,16 @@ class Replica:
 
     def __init__(self, kubernetes: Kubernetes, name: str, seconds: float = 5.0) -> None:
         self.now = 100.0
-        self.leader = Recorder(TERMS, lease="render/keysync", identity=name, clock=lambda: self.now)
         url = f"https://localhost:{kubernetes.port}"
         self.client = LeaseClient(url, NAMESPACE, "keysync", kubernetes.service_account(name), seconds)
-        self.elector = LeaderElector(self.client, self.leader, TERMS, clock=lambda: self.now)
+        self.elector = Recorder(self.client, TERMS, name, clock=lambda: self.now)
 
     async def try_at(self, now: float) -> list[tuple[Any, ...]]:
         """One try, and what it reported."""
         self.now = now
-        self.leader.news.clear()
+        self.elector.news.clear()
         await self.elector.try_acquire_or_renew()
-        return self.leader.news
+        return self.elector.news
 
 
 @pytest.fixture
@@ -116,9 +115,9 @@ async def test_a_lead_counts_from_before_its_renewal_was_sent(
     kubernetes.on_write = lambda: setattr(one, "now", 105.0)
     assert await one.try_at(102.0) == [("renewed", 102.0)]
     one.now = 108.9
-    assert one.leader.leads()
+    assert one.elector.leads()
     one.now = 109.0
-    assert not one.leader.leads()
+    assert not one.elector.leads()
 
 
 async def test_the_second_stands_by_until_the_lease_was_unchanged_for_its_duration(
@@ -138,7 +137,7 @@ async def test_the_second_stands_by_until_the_lease_was_unchanged_for_its_durati
     assert (spec["holderIdentity"], spec["leaseTransitions"]) == ("two", 1)
     assert spec["acquireTime"] > acquired
     assert await one.try_at(103.0) == [("other_holds", "two")]
-    assert not one.leader.leads()
+    assert not one.elector.leads()
 
 
 @pytest.mark.parametrize(("theirs", "free_at"), [(30, 530.0), (3, 510.0)])
@@ -183,10 +182,10 @@ async def test_of_replicas_that_try_at_once_one_leads(kubernetes: Kubernetes, ma
     """The others learn it at their next try."""
     replicas = [make(name) for name in ("one", "two", "three")]
     await asyncio.gather(*(replica.try_at(100.0) for replica in replicas))
-    assert sum(replica.leader.leads() for replica in replicas) == 1
+    assert sum(replica.elector.leads() for replica in replicas) == 1
     for replica in replicas:
         await replica.try_at(102.0)
-    assert [replica.leader.leads() for replica in replicas] == [kubernetes.holder() == name for name in ("one", "two", "three")]  # fmt: skip
+    assert [replica.elector.leads() for replica in replicas] == [kubernetes.holder() == name for name in ("one", "two", "three")]  # fmt: skip
 
 
 async def test_a_released_lease_is_taken_at_once(kubernetes: Kubernetes, make: Callable[..., Replica]) -> None:
@@ -245,7 +244,7 @@ async def test_a_failure_is_named_and_is_no_lead(
     with pytest.raises(CallFailed) as failure:
         await one.try_at(102.0)
     assert (failure.value.record.summary, failure.value.record.http_status) == (reason, status)
-    assert one.leader.news == []
+    assert one.elector.news == []
     kubernetes.faults.clear()
     assert await one.try_at(104.0) == [("renewed", 104.0)]
 
@@ -260,7 +259,7 @@ async def test_a_renewal_whose_answer_was_lost_does_not_count(
     with pytest.raises(CallFailed):
         await one.try_at(102.0)
     assert len(kubernetes.writes) == 2
-    assert one.leader.news == []
+    assert one.elector.news == []
     kubernetes.faults.clear()
     assert await one.try_at(104.0) == [("renewed", 104.0)]
 
@@ -269,13 +268,13 @@ async def test_each_reply_with_the_lease_is_a_read(kubernetes: Kubernetes, make:
     """Whether another replica holds it or none does; a refusal, and a Lease that does not exist, are no read."""
     one, two = make("one"), make("two")
     await one.try_at(100.0)
-    assert one.leader.reads == []
+    assert one.elector.reads == []
     await two.try_at(500.0)
-    assert two.leader.reads == [500.0]
+    assert two.elector.reads == [500.0]
     kubernetes.faults["two"] = "forbidden"
     with pytest.raises(CallFailed):
         await two.try_at(502.0)
-    assert two.leader.reads == [500.0]
+    assert two.elector.reads == [500.0]
 
 
 async def test_a_namespace_that_does_not_exist_is_named_with_its_fix(kubernetes: Kubernetes) -> None:
@@ -301,7 +300,7 @@ async def failure_of(kubernetes: Kubernetes, name: str) -> dict[str, Any]:
     one = Replica(kubernetes, name)
     with capture_logs() as log:
         one.elector.start()
-        await asyncio.wait_for(one.leader.failure.wait(), 20)
+        await asyncio.wait_for(one.elector.failure.wait(), 20)
         await one.elector.close()
     (line,) = (line for line in log if line["event"] == "leader.failed")
     return {key: line[key] for key in ("reason", "http_status", "hint")}
@@ -348,7 +347,7 @@ async def test_a_proxy_is_never_used(kubernetes: Kubernetes, monkeypatch: pytest
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with elector_of(kubernetes) as elector:
         await elector.try_acquire_or_renew()
-        assert elector.leadership.leads()
+        assert elector.leads()
 
 
 async def test_the_server_needs_a_certificate_of_the_clusters_authority(
@@ -457,10 +456,9 @@ class Cast:
     def start(self, name: str) -> LeaderElector:
         account = self._kubernetes.service_account(name)
         client = LeaseClient(f"https://localhost:{self._kubernetes.port}", NAMESPACE, "keysync", account, 7 / 4)
-        leader = Leader(TERMS, lease="render/keysync", identity=name)
-        leader.elected = lambda: self.elected.append((name, asyncio.get_running_loop().time()))
-        leader.lost = lambda: self.lost.append(name)
-        elector = LeaderElector(client, leader, TERMS)
+        elector = LeaderElector(client, TERMS, name)
+        elector.elected = lambda: self.elected.append((name, asyncio.get_running_loop().time()))
+        elector.lost = lambda: self.lost.append(name)
         self._stack.push_async_callback(elector.close)
         elector.start()
         return elector
@@ -550,13 +548,13 @@ def test_a_leader_without_an_api_server_stops_and_leads_again(play: Callable[[Sc
         await asyncio.sleep(4)
         kubernetes.faults["first"] = "hang"
         await asyncio.sleep(4)
-        assert first.leadership.leads()
+        assert first.leads()
         await asyncio.sleep(3)
-        assert not first.leadership.leads()
+        assert not first.leads()
         assert cast.lost == ["first"]
         kubernetes.faults.clear()
         await asyncio.sleep(3)
-        assert first.leadership.leads()
+        assert first.leads()
 
     play(script, 0)
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from keysync.daemon.leader import Leader
-from keysync.daemon.leader_election import LeaderElector, Lease, LeaseClient
+from keysync.daemon.leader_election import LeaderElector
+from keysync.daemon.lease_client import Lease, LeaseClient
 from keysync.failures import CallFailed, FailureRecord
 from tests.support.settings import election_of
 from tests.support.warp import Warp, WarpLoop
@@ -47,6 +47,7 @@ class Network(LeaseClient):
     """The way to the server: each message takes a while, and some never arrive."""
 
     def __init__(self, server: Server, random: Random) -> None:
+        self.lease = "render/keysync"
         self.server = server
         self.random = random
 
@@ -77,8 +78,7 @@ class Replica:
 
     def __init__(self, name: str, server: Server, random: Random) -> None:
         self.now = 0.0
-        self.leader = Leader(SETTINGS, lease="render/keysync", identity=name, clock=lambda: self.now)
-        self.elector = LeaderElector(Network(server, random), self.leader, SETTINGS, clock=lambda: self.now)
+        self.elector = LeaderElector(Network(server, random), SETTINGS, name, clock=lambda: self.now)
         self.random = random
 
     async def live(self) -> None:
@@ -86,7 +86,7 @@ class Replica:
             try:
                 await self.elector.try_acquire_or_renew()
             except CallFailed as failure:
-                self.leader.failed(failure.record)
+                self.elector._failed(failure.record)
             await Wait(self.random.choice((2.0, 2.0, 2.0, 15.0)))
 
 
@@ -104,9 +104,8 @@ def replicas_that_may_write(random: Random, count: int) -> Generator[set[str], N
         heapq.heappush(queue, (now + seconds, number))
         for replica in replicas:
             replica.now = now
-        yield {replica.leader.identity for replica in replicas if replica.leader.grace() > 0}
-    for replica, life in zip(replicas, lives, strict=True):
-        replica.leader.close()
+        yield {replica.elector.identity for replica in replicas if replica.elector.grace() > 0}
+    for life in lives:
         life.close()
 
 
@@ -116,7 +115,7 @@ def test_two_replicas_never_lead_at_once(seed: int, count: int) -> None:
     random = Random(seed)  # noqa: S311  # chance for a simulation
 
     async def simulate() -> list[set[str]]:
-        return list(replicas_that_may_write(random, count))  # the loop is for the timers of `Leader`, which never fire
+        return list(replicas_that_may_write(random, count))  # the loop is for timers, which never fire
 
     loop = WarpLoop(Warp())
     try:

@@ -13,13 +13,14 @@ from keysync.azure.circuit_breaker import Breakers
 from keysync.config.model import Schedule
 from keysync.daemon.account_state import AccountStates, schedule_text
 from keysync.daemon.health import Health, Instant
-from keysync.daemon.leader import Leader
+from keysync.daemon.leader_election import LeaderElector
 from keysync.daemon.snapshot import SnapshotBuilder
 from keysync.daemon.supervisor import Supervisor
 from keysync.failures import CallFailed, CloudError, FailureRecord
 from keysync.report.metrics import Metrics, StatusCollector
 from keysync.report.status import AccountStatus, VaultStatus
 from keysync.sync.model import Result
+from tests.support.leases import NoLease
 from tests.support.memory_generation import MemoryGeneration, config_of, until
 from tests.support.runs import World, ref
 from tests.support.settings import election_of
@@ -60,11 +61,11 @@ class Stage:
     def instant(self) -> Instant:
         return Instant(NOW + timedelta(seconds=self.seconds - 1000.0), self.seconds)
 
-    def stand_by(self) -> Leader:
+    def stand_by(self) -> LeaderElector:
         """An election that has not read its Lease yet."""
-        leadership = Leader(election_of(), lease="render/keysync", identity="me", clock=lambda: self.seconds)
-        self.board.leadership = leadership
-        return leadership
+        election = LeaderElector(NoLease(), election_of(), "me", clock=lambda: self.seconds)
+        self.board.election = election
+        return election
 
     def wait(self, seconds: float) -> None:
         self.seconds += seconds
@@ -294,16 +295,16 @@ def test_a_schedule_in_words(schedule: Schedule, words: str):
 async def test_a_standby_is_ready_and_shows_no_account_as_stale(stage: Stage):
     """It has checked no accounts, for any time. When it leads, it is not ready before its first run."""
     assert stage.board.status().leader is None
-    leadership = stage.stand_by()
+    election = stage.stand_by()
     stage.board._was_ready = False
     stage.wait(100_000)
-    leadership.read(stage.seconds, "another")
+    election._read(stage.seconds, "another")
     stage.board.changed()
     status = stage.board.status()
     assert (status.leader, status.ready, status.next_run, status.stale_accounts) == (False, True, None, [])
     assert (status.ready_reason, status.lease_trouble) == ("standing by: another replica leads", None)
     assert not any(account.stale or account.next_try for account in status.accounts)
-    leadership.renewed(stage.seconds)
+    election._renewed(stage.seconds)
     stage.board.changed()
     status = stage.board.status()
     assert status.leader
@@ -313,20 +314,20 @@ async def test_a_standby_is_ready_and_shows_no_account_as_stale(stage: Stage):
 
 async def test_a_new_leader_calls_no_account_stale_before_it_could_check_it(stage: Stage):
     """Three intervals count from the election: a standby that started days ago must not begin with an alarm."""
-    leadership = stage.stand_by()
+    election = stage.stand_by()
     stage.wait(100_000)
-    leadership.renewed(stage.seconds)
+    election._renewed(stage.seconds)
     stage.board.elected()
     assert stage.board.status().stale_accounts == []
     stage.wait(901)
-    leadership.renewed(stage.seconds)
+    election._renewed(stage.seconds)
     stage.board.changed()
     assert len(stage.board.status().stale_accounts) == 2
 
 
 async def test_a_standby_is_ready_only_while_it_can_read_its_lease(stage: Stage):
     """Once read and not longer ago than the Lease lasts, also where it led, or was ready, before; the reason is the failure."""
-    leadership = stage.stand_by()
+    election = stage.stand_by()
 
     def seen() -> tuple[bool, str | None, str | None]:
         stage.board.changed()
@@ -335,16 +336,16 @@ async def test_a_standby_is_ready_only_while_it_can_read_its_lease(stage: Stage)
 
     never = "standing by, but could not take over: the Lease render/keysync was never read"
     assert seen() == (False, never, "never_read")
-    leadership.failed(FORBIDDEN)
+    election._failed(FORBIDDEN)
     assert seen() == (False, f"{never}: Kubernetes answered 403 Forbidden", "never_read")
-    leadership.read(stage.seconds, "another")
+    election._read(stage.seconds, "another")
     stage.wait(10)
     assert seen() == (True, "standing by: another replica leads", None)
-    leadership.failed(FORBIDDEN)
+    election._failed(FORBIDDEN)
     stage.wait(1)
     old = "standing by, but could not take over: the Lease render/keysync was last read 11 s ago"
     assert seen() == (False, f"{old}: Kubernetes answered 403 Forbidden", "stale")
-    leadership.renewed(stage.seconds)
+    election._renewed(stage.seconds)
     assert seen() == (True, None, None)
     stage.wait(10)
     assert stage.board.status().leader is False
@@ -355,9 +356,9 @@ async def test_a_standby_is_ready_only_while_it_can_read_its_lease(stage: Stage)
 
 async def test_a_free_lease_that_cannot_be_written_is_no_lead_of_another(stage: Stage):
     """A role that lacks `update`: the Lease is read, and the sentence says what keeps the replica from leading."""
-    leadership = stage.stand_by()
-    leadership.read(stage.seconds, None)
-    leadership.failed(FORBIDDEN)
+    election = stage.stand_by()
+    election._read(stage.seconds, None)
+    election._failed(FORBIDDEN)
     status = stage.board.status()
     assert status.ready
     assert status.ready_reason == (
@@ -368,9 +369,9 @@ async def test_a_free_lease_that_cannot_be_written_is_no_lead_of_another(stage: 
 
 async def test_a_leader_is_ready_after_its_first_run(stage: Stage):
     """Before its election, while no Lease was read, it is not either."""
-    leadership = stage.stand_by()
+    election = stage.stand_by()
     assert not stage.board.status().ready
-    leadership.renewed(stage.seconds)
+    election._renewed(stage.seconds)
     stage.board.changed()
     assert (stage.board.status().ready, stage.board.status().ready_reason) == (False, "the first run is not done")
     await stage.passed()
