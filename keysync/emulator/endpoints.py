@@ -22,6 +22,7 @@ class Endpoints:
     batch: str
     queues: dict[str, str]
     control: str
+    proxy: str
     identity_endpoint: str
     identity_header: str
 

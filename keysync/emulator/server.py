@@ -20,6 +20,7 @@ from keysync.emulator.endpoints import Endpoints
 from keysync.emulator.faults import Faults
 from keysync.emulator.handler import RequestHandler
 from keysync.emulator.listeners import LOOPBACK, Listeners
+from keysync.emulator.proxy import BATCH_DOMAIN, MAIN_HOSTS, VAULT_DOMAIN, Proxy
 from keysync.emulator.request_log import RequestLog, Served
 from keysync.emulator.router import Router
 from keysync.emulator.services.batch_data_plane import BatchDataPlane
@@ -34,6 +35,7 @@ from keysync.emulator.tls import Certificate
 from keysync.emulator.tokens import Tokens
 from keysync.startup import shrink_tls_buffers
 
+_HTTPS = 443
 _ACCOUNT_PORTS = 50
 """The number of accounts whose data plane gets a port of its own. More would use up the files that a process may open."""
 
@@ -81,6 +83,8 @@ class Emulator:
         )
         self.hooks = self._handler.hooks
         self._listeners = Listeners()
+        self._ports: set[int] = set()
+        self._proxy = Proxy(self._port_of)
         self._certificate: Certificate | None = None
 
     @property
@@ -150,6 +154,7 @@ class Emulator:
             batch=batch,
             queues=queues,
             control=control,
+            proxy=await self._proxy.open(),
             identity_endpoint=f"{control}/msi/token",
             identity_header=self._identity_header,
         )
@@ -190,19 +195,46 @@ class Emulator:
         return {queue.name: f"{url}/{queue.account}/{queue.name}" for queue in self._data.queues}
 
     def _host_names(self) -> set[str]:
-        """The names for the certificate, beside localhost: of vaults, and of accounts by their regions."""
+        """The names for the certificate, beside localhost: of vaults, and of accounts by their regions; Azure's own names."""
         regions = {account.location.lower() for account in self.state.accounts.values()}
         return {
             *(f"{vault.name}.localhost" for vault in self.state.vaults),
-            *(f"*.{region}.localhost" for region in regions if region.isalnum()),
+            *(
+                f"*.{region}.{domain}"
+                for region in regions
+                if region.isalnum()
+                for domain in ("localhost", BATCH_DOMAIN)
+            ),
+            *MAIN_HOSTS,
+            f"*.{VAULT_DOMAIN}",
         }
+
+    def _port_of(self, host: str, port: int) -> int | None:
+        """The port for a host of Azure or of this machine, None if it is not served here."""
+        if host in {"localhost", LOOPBACK, "::1"}:
+            return port if port in self._ports else None
+        name, _, domain = host.partition(".")
+        if port != _HTTPS:
+            return None
+        if host in MAIN_HOSTS:
+            return _port(self.endpoints.authority)
+        if domain == VAULT_DOMAIN:
+            urls = {vault.lower(): url for vault, url in self.endpoints.vaults.items()}
+            return _port(urls[name]) if name in urls else None
+        accounts = [account for account in self.state.accounts.values() if account.name.lower() == name]
+        if accounts and domain == f"{accounts[0].location.lower()}.{BATCH_DOMAIN}":
+            return _port(accounts[0].endpoint)
+        return None
 
     async def _listen(self, certificate: Certificate, port: int = 0) -> str:
         """Opens a listener for Azure's services. Returns its URL."""
-        return f"https://localhost:{await self._listeners.open(self._handler.serve_azure, certificate.context, port)}"
+        chosen = await self._listeners.open(self._handler.serve_azure, certificate.context, port)
+        self._ports.add(chosen)
+        return f"https://localhost:{chosen}"
 
     async def _stop(self) -> None:
         self._handler.close()
+        await self._proxy.close()
         await self._listeners.close()
         if self._certificate is not None:
             self._certificate.remove()

@@ -142,19 +142,16 @@ def rotation(az, ready, directory):
 
 
 def first_steps(az, ready, directory):
-    """Run README's commands for a real subscription, as a user who owns the subscription: the role step takes effect."""
-    az.run("login", "--use-device-code")
-    vault = az.run("keyvault", "list")[0]["id"]
-    account = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "name": ACCOUNT, "vaults": ["main"]}
-    config = {
-        "cloud": {name: ready[name] for name in ("authority", "resource_manager", "ca_bundle")},
-        "credential": {"type": "azure_cli"},
-        "vaults": {"main": {"url": ready["vaults"]["kv-render"], "verify_challenge_resource": False}},
-        "accounts": [account],
-    }
-    (directory / "keysync.yaml").write_text(json.dumps(config))
+    """Run README's commands for a real subscription unchanged, as a user who owns it: the role step takes effect.
+
+    The proxy leads Azure's own names to the emulator, so az needs no cloud and no option.
+    """
+    az.environ |= {"HTTPS_PROXY": ready["proxy"], "SSL_CERT_FILE": ready["ca_bundle"], "NO_PROXY": ""}
+    (directory / "keysync.yaml").write_text(walkthrough.first_configuration())
     path = f"{walkthrough.programs(directory / 'bin', az.program)}{os.pathsep}{os.environ['PATH']}"
-    environ = {**az.environ, "PATH": path, "VAULT_ID_1": vault}
+    environ = {**az.environ, "PATH": path}
+    az.run("login", "--use-device-code")
+    vault = az.run("keyvault", "show", "--name", "kv-render")["id"]
     denied = walkthrough.run("keysync check", environ, directory)
     check("check names the missing action", "getSecret/action" in denied.stdout, denied.stdout + denied.stderr)
     for script in (walkthrough.first_steps(), walkthrough.first_steps(only_roles=True)):
@@ -162,7 +159,7 @@ def first_steps(az, ready, directory):
         check(
             "README: " + " / ".join(script.split("\n")), completed.returncode == 0, completed.stdout + completed.stderr
         )
-    names = [item["name"] for item in az.run("keyvault", "secret", "list", "--id", ready["vaults"]["kv-render"])]
+    names = [item["name"] for item in az.run("keyvault", "secret", "list", "--vault-name", "kv-render")]
     check("both secrets are there", len(names) == 2, names)
     assigned = az.run("role", "assignment", "list", "--all")
     check("az shows the assignments", {each["principalName"] for each in assigned} == {"you@example.com"}, assigned)
@@ -172,7 +169,12 @@ def first_steps(az, ready, directory):
 
 
 def everything(az, ready, directory):
-    """Run the commands that need an application which may do everything."""
+    """Run the commands that need an application which may do everything, in a registered cloud."""
+    az.run("config", "set", "core.instance_discovery=false")
+    # With this suffix --vault-name accepts a host and a port: NAME.localhost does not resolve everywhere.
+    endpoints = ("--endpoint-resource-manager", ready["resource_manager"], "--suffix-keyvault-dns", "/")
+    az.run("cloud", "register", "--name", "keysync", *endpoints)
+    az.run("cloud", "set", "--name", "keysync")
     principal = ("--tenant", ready["tenant_id"], "--username", ready["client_id"])
     az.run("login", "--service-principal", *principal, "--password=wrong", fails="AADSTS7000215")
     subscriptions = az.run("login", "--service-principal", *principal, f"--password={ready['client_secret']}")
@@ -184,7 +186,7 @@ def everything(az, ready, directory):
 
 
 def serve(program, steps, *arguments):
-    """Start the emulator, point az to it, run `steps`, stop it."""
+    """Start the emulator, run `steps`, stop it."""
     with tempfile.TemporaryDirectory(prefix="keysync-az-") as name:
         directory = Path(name)
         ready_file = directory / "ready.json"
@@ -194,11 +196,6 @@ def serve(program, steps, *arguments):
             ready = wait_for(ready_file, server)
             check("the emulator starts", True)
             az = Az(program, directory / "azure", ready)
-            az.run("config", "set", "core.instance_discovery=false")
-            # With this suffix --vault-name accepts a host and a port: NAME.localhost does not resolve everywhere.
-            endpoints = ("--endpoint-resource-manager", ready["resource_manager"], "--suffix-keyvault-dns", "/")
-            az.run("cloud", "register", "--name", "keysync", *endpoints)
-            az.run("cloud", "set", "--name", "keysync")
             steps(az, ready, directory)
         finally:
             server.terminate()
@@ -211,10 +208,12 @@ def main(program):
     serve(program, everything)
     with tempfile.TemporaryDirectory(prefix="keysync-az-") as name:
         data = Path(name) / "data.yaml"
-        owner = {"role": "Owner", "scope": f"/subscriptions/{SUBSCRIPTION}"}
+        subscription = "00000000-0000-0000-0000-000000000000"
+        owner = {"role": "Owner", "scope": f"/subscriptions/{subscription}"}
+        place = {"subscription_id": subscription, "resource_group": "default-azurebatch-japaneast"}
         content = {
             "identities": [{"name": "you@example.com", "type": "user", "roles": [owner]}],
-            "accounts": [{"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "name": ACCOUNT}],
+            "accounts": [{**place, "name": "sampleacct"}],
             "vaults": [{"name": "kv-render"}],
             "role_delay": 0,
         }

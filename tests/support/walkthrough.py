@@ -15,7 +15,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 AZ_CLIENT_ID = "04b07795-8ddb-461a-bbee-02f9e1bf7b46"
 """The application in which users of az sign in."""
 
+SUBSCRIPTIONS = {"api-version": "2022-12-01"}
 ROLES = "/providers/Microsoft.Authorization/roleDefinitions"
 
 
@@ -44,6 +45,13 @@ def first_steps(*, only_roles: bool = False) -> str:
     skipped = (". .venv/bin/activate", "keysync run ")
     lines = [line for line in block.splitlines() if not line.startswith(skipped)]
     return "\n".join(line for line in lines if "role.sh" in line or not only_roles)
+
+
+def first_configuration() -> str:
+    """The keysync.yaml of the same part."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(# keysync\.yaml\n.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return str(block)
 
 
 def programs(folder: Path, az: str | None = None) -> Path:
@@ -115,6 +123,14 @@ class Az:
         token = self._token("https://management.azure.com")
         return self._call(method, f"{self._ready['resource_manager']}{path}?{text}", token, body)
 
+    def vault(self) -> Any:
+        """The vault of a name, in the first subscription."""
+        subscription = self._manage("GET", "/subscriptions", **SUBSCRIPTIONS)["value"][0]["id"]
+        kind = {"$filter": "resourceType eq 'Microsoft.KeyVault/vaults'", "api-version": "2021-04-01"}
+        name = self.option("name")
+        listed = self._manage("GET", f"{subscription}/resources", **kind)["value"]
+        return next(vault for vault in listed if vault["name"] == name)
+
     def define(self, *, update: bool) -> Any:
         """Creates a role or updates the one of its name. Ends with 1 if there is none to update."""
         role = json.loads(self.option("role-definition"))
@@ -164,37 +180,37 @@ class Az:
         url = f"{base}{path}/providers/Microsoft.Batch/batchAccounts/{name}/{action}?api-version=2024-07-01"
         return self._call("POST", url, token, body or {})
 
+    def set_secret(self) -> Any:
+        """Writes a secret with the value in a file."""
+        url = self._ready["vaults"][self.option("vault-name")]
+        body = {"value": Path(self.option("file")).read_text(encoding="utf-8")}
+        path = f"/secrets/{self.option('name')}?api-version=7.4"
+        return self._call("PUT", f"{url}{path}", self._token("https://vault.azure.net"), body)
+
+    def user(self) -> Any:
+        """The signed-in user."""
+        graph = self._ready["resource_manager"]
+        return self._call("GET", f"{graph}/v1.0/me", self._token(graph), None)
+
     def run(self) -> str:
         """Runs the command and returns its output. Raises KeyError for a missing option, ValueError for an unsupported
         command.
         """
-        match self.command:
-            case "batch account keys renew":
-                reply = self.account("regenerateKeys", {"keyName": self.option("key-name")})
-            case "batch account keys list":
-                reply = self.account("listKeys", None)[self.option("query")]
-            case "keyvault secret set":
-                url = self._ready["vaults"][self.option("vault-name")]
-                body = {"value": Path(self.option("file")).read_text(encoding="utf-8")}
-                reply = self._call(
-                    "PUT",
-                    f"{url}/secrets/{self.option('name')}?api-version=7.4",
-                    self._token("https://vault.azure.net"),
-                    body,
-                )
-            case "login":
-                reply = self._manage("GET", "/subscriptions", **{"api-version": "2022-12-01"})["value"]
-            case "account get-access-token":
-                reply = self.access_token()
-            case "ad signed-in-user show":
-                graph = self._ready["resource_manager"]
-                reply = self._call("GET", f"{graph}/v1.0/me", self._token(graph), None)[self.option("query")]
-            case "role definition create" | "role definition update":
-                reply = self.define(update=self.command.endswith("update"))[self.option("query")]
-            case "role assignment create":
-                reply = self.assign()
-            case _:
-                raise ValueError(f"no such command here: az {self.command}")
+        commands: dict[str, Callable[[], Any]] = {
+            "batch account keys renew": lambda: self.account("regenerateKeys", {"keyName": self.option("key-name")}),
+            "batch account keys list": lambda: self.account("listKeys", None)[self.option("query")],
+            "keyvault secret set": self.set_secret,
+            "keyvault show": lambda: self.vault()[self.option("query")],
+            "login": lambda: self._manage("GET", "/subscriptions", **SUBSCRIPTIONS)["value"],
+            "account get-access-token": self.access_token,
+            "ad signed-in-user show": lambda: self.user()[self.option("query")],
+            "role definition update": lambda: self.define(update=True)[self.option("query")],
+            "role definition create": lambda: self.define(update=False)[self.option("query")],
+            "role assignment create": self.assign,
+        }
+        if self.command not in commands:
+            raise ValueError(f"no such command here: az {self.command}")
+        reply = commands[self.command]()
         output = self._options.pop("--output", "json")
         if self._options:
             raise ValueError(f"options that az here does not know: {self._options}")

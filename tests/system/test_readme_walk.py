@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,9 +11,10 @@ import pytest
 from keysync.emulator import AccountData, EmulatorData, VaultData
 from keysync.emulator.identity_data import IdentityData, RoleData
 from tests.support import walkthrough
-from tests.support.azure import SUBSCRIPTION, RunningAzure, running_azure
+from tests.support.azure import RunningAzure, running_azure
 from tests.system.conftest import clean_environment
 
+SUBSCRIPTION = "00000000-0000-0000-0000-000000000000"
 ACCOUNT, GROUP, VAULT = "sampleacct", "default-azurebatch-japaneast", "kv-render"
 
 Walk = Callable[[str], tuple[int, str]]
@@ -33,23 +33,16 @@ def azure() -> Iterator[RunningAzure]:
 
 @pytest.fixture
 def walk(azure: RunningAzure, tmp_path: Path) -> Walk:
-    """Runs commands in a folder with README's keysync.yaml, for the addresses of the embedded Azure."""
+    """Runs commands in a folder with README's keysync.yaml, unchanged: the proxy leads Azure's names to the emulator."""
     ends = azure.azure.endpoints
     (tmp_path / "ready.json").write_bytes(ends.ready_file())
-    account = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "name": ACCOUNT, "vaults": ["main"]}
-    config = {
-        "cloud": {name: getattr(ends, name) for name in ("authority", "resource_manager", "ca_bundle")},
-        "credential": {"type": "azure_cli"},
-        "vaults": {"main": {"url": ends.vaults[VAULT], "verify_challenge_resource": False}},
-        "accounts": [account],
-    }
-    (tmp_path / "keysync.yaml").write_text(json.dumps(config))
+    (tmp_path / "keysync.yaml").write_text(walkthrough.first_configuration())
     environ = {
         **clean_environment(),
         "PATH": f"{walkthrough.programs(tmp_path / 'bin')}{os.pathsep}{os.environ['PATH']}",
         "AZ_READY_FILE": str(tmp_path / "ready.json"),
-        # The URL of a vault on loopback does not contain its name, so the script asks for its id.
-        "VAULT_ID_1": azure.do(lambda emulator: emulator.state.vault(VAULT).id),
+        "HTTPS_PROXY": ends.proxy,
+        "SSL_CERT_FILE": ends.ca_bundle,
         "PAUSE": "0",
     }
 

@@ -58,6 +58,7 @@ def test_it_serves_until_sigterm(tmp_path):
         "queues",
         "vaults",
         "control",
+        "proxy",
         "identity_endpoint",
         "identity_header",
     }
