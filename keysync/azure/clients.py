@@ -30,7 +30,7 @@ from azure.mgmt.batch.aio import BatchManagementClient
 from azure.mgmt.core.policies import AsyncARMChallengeAuthenticationPolicy
 
 from keysync import __version__
-from keysync.azure.clouds import Endpoints
+from keysync.azure.credentials import Endpoints
 from keysync.azure.rate_limit import ON_REPLY
 from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.azure.transport import SharedTransport

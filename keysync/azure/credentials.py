@@ -1,4 +1,4 @@
-"""Opens the configured credentials as azure-identity's aio credentials."""
+"""The endpoints of each cloud, and the configured credentials as azure-identity's aio credentials."""
 
 from __future__ import annotations
 
@@ -16,16 +16,21 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from keysync.azure.clouds import Endpoints
 from keysync.azure.sign_in import WORKLOAD_IDENTITY, check_environment, sign_in_of
 from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.azure.transport import SharedTransport
 from keysync.config import credentials
+from keysync.config.credentials import Cloud, CloudMapping
 from keysync.errors import UsageError
 from keysync.files import read_small, secret_text
 from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
 
+_CLOUDS: Final = {
+    "public": ("login.microsoftonline.com", "management.azure.com", "management.azure.com"),
+    "usgovernment": ("login.microsoftonline.us", "management.usgovcloudapi.net", "management.core.usgovcloudapi.net"),
+    "china": ("login.chinacloudapi.cn", "management.chinacloudapi.cn", "management.chinacloudapi.cn"),
+}
 # The SDK repeats a request for this long while a metadata service is being updated (404 or 410 for up to 70 seconds).
 # learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token#error-handling
 _UPDATE_SECONDS: Final = 75.0
@@ -39,6 +44,36 @@ _SECRET_VARIABLES: Final = (
 )
 # The exceptions of cryptography for a file that is not a certificate, or of an unsupported kind.
 _UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """The endpoints of one cloud."""
+
+    authority: str
+    resource_manager: str
+    resource_manager_scope: str
+    """The scope of tokens for Resource Manager. In US Government its host is not that of the endpoint (source:
+    azure-mgmt-core, `get_arm_endpoints`)."""
+
+    ca_bundle: Path | None = None
+    known: bool = True
+    """Whether Entra publishes this authority. If not, the SDK skips instance discovery."""
+
+
+def endpoints_of(cloud: Cloud) -> Endpoints:
+    """The endpoints of a named cloud, or those in the configuration's mapping."""
+    if not isinstance(cloud, CloudMapping):
+        authority, resource_manager, scope = _CLOUDS[cloud]
+        return Endpoints(f"https://{authority}", f"https://{resource_manager}", f"https://{scope}/.default")
+    resource_manager = cloud.resource_manager.rstrip("/")
+    return Endpoints(
+        authority=cloud.authority.rstrip("/"),
+        resource_manager=resource_manager,
+        resource_manager_scope=cloud.resource_manager_scope or f"{resource_manager}/.default",
+        ca_bundle=cloud.ca_bundle,
+        known=False,
+    )
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias, cast
 
 from keysync.access.permissions import is_written
 from keysync.azure.client_factory import ClientFactory
-from keysync.azure.clouds import endpoints_of
+from keysync.azure.credentials import endpoints_of
 from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.calls import Operation
 from keysync.cli.compose import open_clients, open_runtime

@@ -8,8 +8,7 @@ from typing import Final
 
 from keysync.azure.circuit_breaker import Breakers
 from keysync.azure.client_factory import ClientFactory, check_credentials
-from keysync.azure.clouds import endpoints_of
-from keysync.azure.credentials import Credentials
+from keysync.azure.credentials import Credentials, endpoints_of
 from keysync.azure.errors import AzureFailureTranslator
 from keysync.azure.retry import Caller, RetryPolicy
 from keysync.azure.transport import open_transport

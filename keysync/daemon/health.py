@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from traceback import walk_stack
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import structlog
 
@@ -33,13 +33,6 @@ class Instant:
     def now(cls) -> Instant:
         """The clocks of this machine."""
         return cls(datetime.now(UTC), time.monotonic())
-
-
-class Liveness(NamedTuple):
-    """Whether the daemon is alive; if not, `reason` is one sentence."""
-
-    live: bool
-    reason: str | None = None
 
 
 class Health:
@@ -82,19 +75,19 @@ class Health:
         self._started = self._awake(now)
         self._allowed = min((_silence(schedule, now.wall) for schedule in self._schedules), default=float("inf"))
 
-    def verdict(self, now: Instant) -> Liveness:
-        """Whether the daemon is alive at `now`."""
+    def failure(self, now: Instant) -> str | None:
+        """Why the daemon is not alive at `now`, in one sentence; None if it is."""
         beaten = now.monotonic - self._beat
         if beaten > _BEAT_SECONDS:
-            return Liveness(False, f"the loop's own task has not run for {beaten:.0f} s")
+            return f"the loop's own task has not run for {beaten:.0f} s"
         for since, seconds in self._running.values():
             ran = self._awake(now) - since
             if ran > seconds + _BEAT_SECONDS:
-                return Liveness(False, f"a run has run for {ran:.0f} s; its deadline is {seconds:.0f} s")
+                return f"a run has run for {ran:.0f} s; its deadline is {seconds:.0f} s"
         silent = self._awake(now) - self._started
         if self._running or silent <= self._allowed:
-            return Liveness(True)
-        return Liveness(False, f"no run has started for {silent:.0f} s; three intervals are {self._allowed:.0f} s")
+            return None
+        return f"no run has started for {silent:.0f} s; three intervals are {self._allowed:.0f} s"
 
     def overdue(self, now: Instant) -> datetime | None:
         """When the daemon will count as not alive unless a run starts or ends before; None for never. UTC."""

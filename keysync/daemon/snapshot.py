@@ -74,7 +74,7 @@ class SnapshotBuilder:
         starts = self.next_starts()
         accounts = tuple(self._accounts(starts, now))
         ready = self._was_ready or all(account.last_attempt is not None for account in accounts)
-        live, live_reason = self.supervisor.health.verdict(now)
+        failure = self.supervisor.health.failure(now)
         breakers = self.breakers.states()
         status = Status(
             now=now.wall,
@@ -94,8 +94,8 @@ class SnapshotBuilder:
             unserved=tuple(sorted(inventory.unserved, key=lambda unserved: natural(unserved.account))),
             ready=ready,
             ready_reason=None if ready else "the first run is not done",
-            live=live,
-            live_reason=live_reason,
+            live=failure is None,
+            live_reason=failure,
             accounts=accounts,
             vaults=tuple(_vaults(config, accounts, breakers, now)),
             credentials=tuple(

@@ -19,8 +19,7 @@ from aiohttp import web
 from azure.keyvault.secrets._shared import http_challenge_cache
 
 from keysync.azure.clients import batch_client, vault_client
-from keysync.azure.clouds import endpoints_of
-from keysync.azure.credentials import Credentials
+from keysync.azure.credentials import Credentials, endpoints_of
 from keysync.azure.errors import AzureFailureTranslator
 from keysync.azure.retry import Caller, RetryPolicy
 from keysync.azure.single_flight_credential import SingleFlightCredential

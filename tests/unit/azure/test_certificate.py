@@ -20,8 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from keysync.azure import credentials
-from keysync.azure.clouds import endpoints_of
-from keysync.azure.credentials import Credentials, expiry_in_environment, expiry_of
+from keysync.azure.credentials import Credentials, endpoints_of, expiry_in_environment, expiry_of
 from keysync.azure.transport import open_transport
 from keysync.config import credentials as config
 from keysync.errors import UsageError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from keysync.azure.clouds import endpoints_of
+from keysync.azure.credentials import endpoints_of
 from keysync.config.credentials import CloudMapping
 from keysync.errors import UsageError
 from keysync.http.session import tls_context

@@ -10,11 +10,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from keysync.config.model import Schedule
-from keysync.daemon.health import Health, Instant, Liveness, Watchdog, stack_of
+from keysync.daemon.health import Health, Instant, Watchdog, stack_of
 
 START = Instant(datetime(2026, 6, 5, 12, tzinfo=UTC), 1000.0)  # a Friday
 FIVE = Schedule(every=timedelta(minutes=5))
-LIVE = Liveness(True)
 MINUTE, HOUR = 60.0, 3600.0
 
 
@@ -28,47 +27,45 @@ class World:
         self.now = START
         self.health = Health(schedules or (FIVE,), START)
 
-    def runs(self, seconds: float) -> Liveness:
-        """Time goes by with the loop turning; the last verdict."""
+    def runs(self, seconds: float) -> str | None:
+        """Time goes by with the loop turning; why it is not alive at the end."""
         end = self.now.monotonic + seconds
         while self.now.monotonic < end:
             self.now = later(self.now, min(5.0, end - self.now.monotonic))
             self.health.beat(self.now)
-        return self.health.verdict(self.now)
+        return self.health.failure(self.now)
 
 
 def test_a_loop_that_has_not_beaten_is_not_alive():
     """Fifteen seconds are a busy loop, more is a dead task."""
     health = Health((FIVE,), START)
-    assert health.verdict(later(START, 15)) == LIVE
-    assert health.verdict(later(START, 16)) == Liveness(False, "the loop's own task has not run for 16 s")
+    assert health.failure(later(START, 15)) is None
+    assert health.failure(later(START, 16)) == "the loop's own task has not run for 16 s"
 
 
 def test_three_intervals_without_a_start_are_not_alive():
     """The third start that is missing is what fails."""
     world = World()
-    assert world.runs(15 * MINUTE) == LIVE
-    live, reason = world.runs(1)
-    assert not live
-    assert reason == "no run has started for 901 s; three intervals are 900 s"
+    assert world.runs(15 * MINUTE) is None
+    assert world.runs(1) == "no run has started for 901 s; three intervals are 900 s"
     world.health.run_started("p", world.now, 60.0)
     world.health.run_ended("p")
-    assert world.runs(15 * MINUTE) == LIVE
-    assert not world.runs(1).live
+    assert world.runs(15 * MINUTE) is None
+    assert world.runs(1) is not None
 
 
 def test_jitter_is_granted():
     """A delay by the schedule itself is not a failure."""
     world = World(Schedule(every=timedelta(minutes=5), jitter=timedelta(minutes=2)))
-    assert world.runs(17 * MINUTE) == LIVE
-    assert not world.runs(1).live
+    assert world.runs(17 * MINUTE) is None
+    assert world.runs(1) is not None
 
 
 def test_the_most_frequent_trigger_counts():
     """A nightly group does not excuse one that runs every five minutes."""
     world = World(Schedule(cron="0 3 * * *"), FIVE)
-    assert world.runs(15 * MINUTE) == LIVE
-    assert not world.runs(1).live
+    assert world.runs(15 * MINUTE) is None
+    assert world.runs(1) is not None
 
 
 def test_a_crontab_is_silent_over_the_weekend():
@@ -76,27 +73,25 @@ def test_a_crontab_is_silent_over_the_weekend():
     office = Schedule(cron="0 9,12 * * mon-fri")
     world = World(office)
     until_tuesday = 4 * 24 * HOUR - 3 * HOUR  # Monday at 9, Monday at 12, Tuesday at 9
-    assert world.runs(until_tuesday) == LIVE
-    assert not world.runs(1).live
+    assert world.runs(until_tuesday) is None
+    assert world.runs(1) is not None
 
 
 def test_a_crontab_that_never_comes_is_no_failure():
     """Where no run is to start, none is missing."""
-    assert World(Schedule(cron="0 0 30 2 *")).runs(HOUR) == LIVE
+    assert World(Schedule(cron="0 0 30 2 *")).runs(HOUR) is None
 
 
 def test_a_run_that_is_slow_is_alive_until_its_deadline():
     """It is Azure that is slow; beyond its deadline it is keysync."""
     world = World()
     world.health.run_started("p", world.now, 2 * HOUR)
-    assert world.runs(2 * HOUR) == LIVE
-    live, reason = world.runs(16)
-    assert not live
-    assert reason == "a run has run for 7216 s; its deadline is 7200 s"
+    assert world.runs(2 * HOUR) is None
+    assert world.runs(16) == "a run has run for 7216 s; its deadline is 7200 s"
     world.health.run_ended("p")
     world.health.run_ended("p")
     world.health.run_started("q", world.now, 60.0)
-    assert world.runs(MINUTE) == LIVE
+    assert world.runs(MINUTE) is None
 
 
 def test_it_predicts_when_runs_will_count_as_stopped():
@@ -109,8 +104,8 @@ def test_it_predicts_when_runs_will_count_as_stopped():
     assert world.health.overdue(world.now) == START.wall + timedelta(minutes=11, seconds=15)
     world.health.run_ended("p")
     assert world.health.overdue(world.now) == START.wall + timedelta(minutes=16)
-    assert world.runs(15 * MINUTE) == LIVE
-    assert not world.runs(1).live
+    assert world.runs(15 * MINUTE) is None
+    assert world.runs(1) is not None
     assert world.health.overdue(world.now) == world.now.wall - timedelta(seconds=1)
     assert World(Schedule(cron="0 0 30 2 *")).health.overdue(START) is None
 
@@ -123,7 +118,7 @@ def test_a_stuck_run_is_not_hidden_by_others():
         world.health.run_started("fine", world.now, MINUTE)
         world.runs(40)
         world.health.run_ended("fine")
-    assert "its deadline is 60 s" in (world.health.verdict(world.now).reason or "")
+    assert "its deadline is 60 s" in (world.health.failure(world.now) or "")
 
 
 def test_a_suspend_does_not_count():
@@ -131,9 +126,9 @@ def test_a_suspend_does_not_count():
     world = World()
     world.runs(10 * MINUTE)
     world.now = later(world.now, 1, suspended=8 * HOUR)
-    assert world.health.verdict(world.now) == LIVE
-    assert world.runs(5 * MINUTE - 1) == LIVE
-    assert not world.runs(1).live
+    assert world.health.failure(world.now) is None
+    assert world.runs(5 * MINUTE - 1) is None
+    assert world.runs(1) is not None
 
 
 def test_after_a_freeze_the_time_frozen_does_not_count():
@@ -142,12 +137,12 @@ def test_after_a_freeze_the_time_frozen_does_not_count():
     world.health.run_started("p", world.now, 10 * MINUTE)
     world.runs(9 * MINUTE)
     world.now = later(world.now, HOUR)
-    assert not world.health.verdict(world.now).live
+    assert world.health.failure(world.now) is not None
     world.health.beat(world.now)
-    assert world.health.verdict(world.now) == LIVE
+    assert world.health.failure(world.now) is None
     world.health.run_ended("p")
-    assert world.runs(6 * MINUTE - 15) == LIVE
-    assert not world.runs(1).live
+    assert world.runs(6 * MINUTE - 15) is None
+    assert world.runs(1) is not None
 
 
 def test_a_clock_that_is_set_has_no_effect():
@@ -155,8 +150,8 @@ def test_a_clock_that_is_set_has_no_effect():
     world = World()
     world.now = later(world.now, 1, suspended=-8 * HOUR)
     world.health.beat(world.now)
-    assert world.runs(15 * MINUTE - 1) == LIVE
-    assert not world.runs(1).live
+    assert world.runs(15 * MINUTE - 1) is None
+    assert world.runs(1) is not None
 
 
 def test_a_reload_starts_over():
@@ -164,10 +159,10 @@ def test_a_reload_starts_over():
     world = World()
     world.runs(14 * MINUTE)
     world.health.replace([Schedule(every=timedelta(hours=1))], world.now)
-    assert world.runs(3 * HOUR) == LIVE
-    assert not world.runs(1).live
+    assert world.runs(3 * HOUR) is None
+    assert world.runs(1) is not None
     world.health.replace([], world.now)
-    assert world.runs(24 * HOUR) == LIVE
+    assert world.runs(24 * HOUR) is None
 
 
 class Ticks:

@@ -379,7 +379,7 @@ async def test_a_standby_begins_no_run_and_is_alive(stage: Stage):
     assert len(stage.generation.made) == 1
     assert not stage.supervisor._runs
     assert [line for line in log if line["event"] == "run.skipped"] == []
-    assert stage.health.verdict(Instant.now()).live
+    assert stage.health.failure(Instant.now()) is None
     stage.leads = True
     await stage.passed()
     assert len(stage.generation.made) == 2

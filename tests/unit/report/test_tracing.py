@@ -26,8 +26,7 @@ from opentelemetry.util._once import Once
 
 from keysync import __version__
 from keysync.azure.clients import batch_client, vault_client
-from keysync.azure.clouds import Endpoints
-from keysync.azure.credentials import Credentials
+from keysync.azure.credentials import Credentials, Endpoints
 from keysync.azure.transport import open_transport
 from keysync.config.credentials import EnvironmentCredential
 from keysync.emulator import Emulator
