@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,6 +16,7 @@ from fnmatch import fnmatchcase
 from keysync.emulator.queue_data import DeliveryFaults, QueueData
 from keysync.emulator.queues import Queues
 from keysync.emulator.resource_actions import Action
+from keysync.emulator.roles import RoleAssignment, Roles
 from keysync.emulator.wire import Json
 
 _POISON = (
@@ -44,8 +46,9 @@ class Subscription:
 class EventGrid:
     """Delivers events to the queues whose subscriptions ask for them."""
 
-    def __init__(self, queues: Queues, data: list[QueueData], clock: Callable[[], float]) -> None:
+    def __init__(self, queues: Queues, data: list[QueueData], roles: Roles, clock: Callable[[], float]) -> None:
         self._queues = queues
+        self._roles = roles
         self._clock = clock
         self._poisoned = 0
         self.subscriptions = {
@@ -61,7 +64,8 @@ class EventGrid:
         """Send the event of an action to every queue that asks for it."""
         for subscription in self.subscriptions.values():
             if subscription.wants(action):
-                self._send(subscription, _message(subscription.data, action, self._clock()))
+                event = action.event(self._clock(), _evidence(self._roles, action))
+                self._send(subscription, _message(subscription.data, event))
 
     def _send(self, subscription: Subscription, message: str) -> None:
         faults = subscription.faults
@@ -92,8 +96,27 @@ class EventGrid:
             queue.put(message, self._clock(), delay=subscription.faults.delay)
 
 
-def _message(data: QueueData, action: Action, now: float) -> str:
-    event = action.event(now)
+def _evidence(roles: Roles, action: Action) -> Json:
+    """The role that allowed an action. A caller who may do everything without a role counts as an owner."""
+    subscription = "/".join(action.resource_id.split("/")[:3])
+    principal = action.principal_id
+    found = roles.allowing(principal, action.operation, action.resource_id)
+    if found is None:
+        owner = next(role for role in roles.definitions("/") if role.name == "Owner")
+        assignment_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{subscription} {principal}"))
+        found = RoleAssignment(assignment_id, subscription, owner.role_id, principal, "ServicePrincipal"), owner
+    assignment, role = found
+    return {
+        "role": role.name,
+        "roleAssignmentScope": assignment.scope,
+        "roleAssignmentId": assignment.assignment_id.replace("-", ""),
+        "roleDefinitionId": role.role_id.replace("-", ""),
+        "principalId": principal.replace("-", ""),
+        "principalType": assignment.principal_type,
+    }
+
+
+def _message(data: QueueData, event: Json) -> str:
     content = json.dumps(_cloud_event(event) if data.event_schema == "CloudEventSchemaV1_0" else event)
     return base64.b64encode(content.encode()).decode("ascii") if data.base64 else content
 

@@ -42,33 +42,31 @@ class Action:
     correlation_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     claims: Json = field(default_factory=dict[str, object], repr=False)
 
-    def event(self, now: float) -> Json:
-        """The event in Event Grid's own schema. `now` is in seconds since 1970."""
+    @property
+    def principal_id(self) -> str:
+        """The object id of the caller, empty if it is not known."""
+        return str(self.claims.get(_CLAIMS["oid"], ""))
+
+    def event(self, now: float, evidence: Json) -> Json:
+        """The event in Event Grid's own schema. `now` is in seconds since 1970, `evidence` the role of the caller."""
         subscription = self.resource_id.split("/")[2]
         return {
             "subject": self.resource_id,
             "eventType": f"Microsoft.Resources.Resource{self.kind}Success",
             "eventTime": timestamp(now),
             "id": str(uuid.uuid4()),
-            "data": self._data(subscription),
+            "data": self._data(subscription, evidence),
             "dataVersion": "2",
             "metadataVersion": "1",
             "topic": f"/subscriptions/{subscription}",
         }
 
-    def _data(self, subscription: str) -> Json:
+    def _data(self, subscription: str, evidence: Json) -> Json:
         return {
             "authorization": {
                 "scope": self.resource_id,
                 "action": self.operation,
-                "evidence": {
-                    "role": "Azure Batch Account Contributor",
-                    "roleAssignmentScope": f"/subscriptions/{subscription}",
-                    "roleAssignmentId": uuid.uuid5(uuid.NAMESPACE_URL, subscription).hex,
-                    "roleDefinitionId": "29fe4964-1e60-436b-bd3a-77fd4c178b3c".replace("-", ""),
-                    "principalId": str(self.claims.get(_CLAIMS["oid"], "")).replace("-", ""),
-                    "principalType": "ServicePrincipal",
-                },
+                "evidence": evidence,
             },
             "claims": self.claims,
             "correlationId": self.correlation_id,

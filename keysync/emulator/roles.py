@@ -193,6 +193,16 @@ class Roles:
             if assignment.principal_id.lower() == principal.lower() and assignment.begins <= now:
                 yield assignment
 
+    def allowing(self, principal: str, action: str, scope: str) -> tuple[RoleAssignment, RoleDefinition] | None:
+        """The first assignment, with its role, by which a principal may carry out an action at `scope`."""
+        for assignment in self.in_force(principal):
+            role = self.definition(assignment.role_id)
+            if role is None or not is_within(scope, assignment.scope) or not assignment.applies(action, {}):
+                continue
+            if any(part.contain(action, data=False) for part in role.permissions):
+                return assignment, role
+        return None
+
     # Storage
 
     def export(self) -> SavedRoles:

@@ -118,8 +118,8 @@ class State:
         for queue in data.queues:
             self._add_group(ResourceGroup(str(queue.subscription_id), str(queue.resource_group), queue.location, {}))
         self.queues = Queues(data.queues, clock())
-        self.events = EventGrid(self.queues, data.queues, clock)
         self.roles = self._roles(data)
+        self.events = EventGrid(self.queues, data.queues, self.roles, clock)
 
     def _roles(self, data: EmulatorData) -> Roles:
         """The roles and assignments of the data. Those assignments are in force at once."""

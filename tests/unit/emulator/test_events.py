@@ -5,9 +5,11 @@ import json
 
 import pytest
 from azure.core.pipeline.transport import AioHttpTransport
+from azure.identity.aio import ClientSecretCredential
 from azure.storage.queue.aio import QueueClient
 
 from keysync.emulator import AccountData, Emulator, EmulatorData, Fault, VaultData
+from keysync.emulator.identity_data import IdentityData, RoleData
 from keysync.emulator.queue_data import DeliveryFaults, QueueData
 from tests.unit.emulator.conftest import SUB, connect
 
@@ -100,9 +102,38 @@ async def test_a_regeneration_has_the_fields_of_event_grid(client, azure):
     assert claims["appid"] == azure.endpoints.client_id
     assert claims["http://schemas.microsoft.com/identity/claims/tenantid"] == azure.endpoints.tenant_id
     assert {type(value) for value in claims.values()} == {str}
-    assert set(evidence) == {
-        "role", "roleAssignmentScope", "roleAssignmentId", "roleDefinitionId", "principalId", "principalType",
-    }  # fmt: skip
+    assert evidence.pop("roleAssignmentId")
+    assert evidence == {
+        "role": "Owner",
+        "roleAssignmentScope": f"/subscriptions/{SUB}",
+        "roleDefinitionId": "8e3af657a8ff443ca75c2fe8c4bcb635",
+        "principalId": claims["http://schemas.microsoft.com/identity/claims/objectidentifier"].replace("-", ""),
+        "principalType": "ServicePrincipal",
+    }
+
+
+async def test_the_evidence_is_the_role_of_the_caller(clock):
+    """Its scope and its ids."""
+    role = RoleData(role="Azure Batch Account Contributor", scope="farm1")
+    identity = IdentityData(name="rotator", roles=[role])
+    content = data().model_copy(update={"identities": [identity]})
+    async with Emulator(content, clock=clock) as azure, connect(azure) as client:
+        credential = ClientSecretCredential(
+            azure.endpoints.tenant_id,
+            identity.client_id,
+            identity.client_secret,
+            authority=azure.endpoints.authority,
+            disable_instance_discovery=True,
+            transport=AioHttpTransport(session=client.session, session_owner=False),
+        )
+        token = (await credential.get_token("https://management.azure.com/.default")).token
+        headers = {"Authorization": f"Bearer {token}"}
+        status, _, _ = await client.arm(f"{ACCOUNT}/listKeys?api-version=2024-07-01", "POST", headers=headers)
+        (message,) = azure.state.queues.named("events").peek(32, clock())
+    evidence = json.loads(base64.b64decode(message.text))["data"]["authorization"]["evidence"]
+    assert status == 200
+    assert (evidence["role"], evidence["roleAssignmentScope"]) == (role.role, ACCOUNT)
+    assert evidence["principalId"] == identity.object_id.replace("-", "")
 
 
 async def test_every_action_has_an_event_and_no_read(client, azure):
