@@ -163,29 +163,19 @@ def main() -> None:
 def invoke() -> int:
     """Runs the command line and returns the exit code. Never shows a traceback."""
     guard_stdout()
-    code, message = final_code(_command())
-    if message is not None:
-        _print_error(message)
-    return code
-
-
-def _print_error(text: str) -> None:
-    """Writes to stderr after the log. Writes nothing if stderr is blocked, so that the process still ends."""
-    if log_stream.flush():
-        click.echo(f"keysync: {strip_control_codes(text)}", err=True)
-
-
-def _command() -> int:
-    """Runs the command and returns its exit code."""
+    code, errors = 0, list[str]()
     try:
         app()
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeysyncError as error:
-        for line in str(error).splitlines():
-            _print_error(line)
-        return error.exit_code
+        code, errors = error.exit_code, str(error).splitlines()
     except Exception as error:  # noqa: BLE001  # a traceback could show source lines and values
-        _print_error(f"internal error: {type(error).__name__} in {raised_at(error)}; please report it")
-        return 1
-    return 0
+        code = 1
+        errors = [f"internal error: {type(error).__name__} in {raised_at(error)}; please report it"]
+    code, message = final_code(code)
+    for text in (*errors, message):
+        # After the log. If stderr is blocked, nothing is written, so that the process still ends.
+        if text is not None and log_stream.flush():
+            click.echo(f"keysync: {strip_control_codes(text)}", err=True)
+    return code
