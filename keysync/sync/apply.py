@@ -74,8 +74,6 @@ class Applier:
         async def write(change: Change) -> None:
             done(await self._write(change, inputs))
 
-        for result in plan.in_sync:
-            on_result(result)
         to_write: list[Change] = []
         for change in plan.changes:
             may_write = change.kind in WRITES and not change.read_only and (inputs.accepted or not change.needs_accept)

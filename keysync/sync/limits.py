@@ -63,9 +63,7 @@ def check_accepted(plan: Plan, accepted: str) -> Blocked | None:
 
 def count(plan: Plan) -> Counts:
     """What the limits count. Changes that will not be written (read-only, `needs_accept`) do not count."""
-    counts: Counts = Counter()
-    counts.update((result.ref.vault, "managed") for result in plan.in_sync)
-    counts.update((change.ref.vault, "managed") for change in plan.changes if change.managed)
+    counts: Counts = Counter((change.ref.vault, "managed") for change in plan.changes if change.managed)
     counts.update(
         (change.ref.vault, change.kind) for change in plan.writes if not (change.read_only or change.needs_accept)
     )

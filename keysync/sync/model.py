@@ -158,10 +158,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Changes, sorted by reference, and `in_sync`: the results of managed items that need none; in a large fleet nearly all."""
+    """Changes, sorted by reference."""
 
     changes: tuple[Change, ...]
-    in_sync: tuple[Result, ...] = ()
 
     @property
     def writes(self) -> tuple[Change, ...]:

@@ -7,16 +7,15 @@ from datetime import datetime
 
 from keysync.secret.value import SecretValue
 from keysync.sync.collect import Collected
-from keysync.sync.model import WRITES, Change, ItemRef, Observed, Plan, Result, in_order
+from keysync.sync.model import WRITES, Change, ItemRef, Observed, Plan, in_order
 from keysync.sync.plan import plan_account
 from keysync.sync.write import ApplyInputs
 
 
 class Planner:
-    """Makes the plan of the accounts added since the last `take`.
+    """Makes the plan of the accounts added since the last `take`. `only_unmanaged`: of secrets that keysync does not manage yet.
 
-    In-sync accounts keep only their results; in a large fleet these are nearly all. `only_unmanaged`: plan only secrets that
-    keysync does not manage yet.
+    Accounts without a write keep only their changes; in a large fleet these are nearly all.
     """
 
     def __init__(self, clock: Callable[[], datetime], *, only_unmanaged: bool) -> None:
@@ -29,23 +28,18 @@ class Planner:
 
     def _start(self) -> None:
         self._changes: list[Change] = []
-        self._in_sync: list[Result] = []
         self._observed: dict[ItemRef, Observed] = {}
         self._values: dict[ItemRef, SecretValue] = {}
 
     @property
     def is_empty(self) -> bool:
         """Whether no account was added since the last `take`."""
-        return not (self._changes or self._in_sync)
+        return not self._changes
 
     def add(self, account: Collected) -> None:
         """Plans one more account."""
-        changes: list[Change] = []
-        for change in (*plan_account(account.observed, self._clock()), *account.failed):
-            if change.kind == "unchanged" and change.managed:
-                self._in_sync += () if self._only_unmanaged else (change.unwritten(),)
-            elif change.unmanaged or change.error or not self._only_unmanaged:
-                changes.append(change)
+        planned = (*plan_account(account.observed, self._clock()), *account.failed)
+        changes = [each for each in planned if each.unmanaged or each.error or not self._only_unmanaged]
         self._changes += changes
         if any(change.kind in WRITES for change in changes):
             self._observed |= {observed.item.ref: observed for observed in account.observed}
@@ -60,11 +54,7 @@ class Planner:
 
     def take(self, orphans: Sequence[Change] = (), *, accepted: bool = False) -> tuple[Plan, ApplyInputs]:
         """The plan, with the `orphans` to remove, and what writing it needs. `accepted`: a person accepted the plan."""
-        untrusted = [result for result in self._in_sync if result.ref.account in self._untrusted]
-        changes = [*self._changes, *orphans]
-        changes += [Change(each.ref, "unchanged", before=each.version, managed=True) for each in untrusted]
-        in_sync = [result for result in self._in_sync if result.ref.account not in self._untrusted]
-        plan = Plan(in_order(map(self._checked, changes)), tuple(in_sync))
+        plan = Plan(in_order(map(self._checked, (*self._changes, *orphans))))
         inputs = ApplyInputs(self._observed, self._values, accepted, self._untrusted)
         self._start()
         return plan, inputs

@@ -133,7 +133,7 @@ class World:
         return [await collector.collect(scope) for scope in self.work_items()]
 
     async def plan(self) -> Plan:
-        """The plan for the current state. In-sync items are in it as changes too."""
+        """The plan for the current state."""
         accounts = await self.collect()
         return Plan(in_order(c for a in accounts for c in (*plan_account(a.observed, self.now), *a.failed)))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from keysync.config.operation import Limits
 from keysync.sync.limits import breaches, checksum, count, max_removals
-from keysync.sync.model import REMOVALS, WRITES, Change, ChangeKind, Plan, Result
+from keysync.sync.model import REMOVALS, WRITES, Change, ChangeKind, Plan
 from tests.support.runs import ref
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
@@ -48,13 +48,14 @@ def test_removals_are_a_share_of_the_managed_secrets(kind: ChangeKind, count: in
 
 
 def test_in_sync_secrets_count_as_managed_in_their_vault() -> None:
-    """An in-sync item counts as a change or as a result, in its own vault."""
+    """Each in its own vault."""
     limits = {"main": Limits(removal_percent=10), "spare": Limits(removal_percent=10)}
     removals = tuple(changes("delete", 2))
 
     def found(number: int, vault: str) -> list[str]:
-        in_sync = tuple(Result(ref(f"in-sync{index}", "primary", vault), "unchanged") for index in range(number))
-        return breaches(count(Plan(removals, in_sync)), limits)
+        refs = [ref(f"in-sync{index}", "primary", vault) for index in range(number)]
+        in_sync = (Change(each, "unchanged", managed=True) for each in refs)
+        return breaches(count(Plan((*removals, *in_sync))), limits)
 
     assert found(18, "main") == []
     assert "2 of the 19 secrets" in found(17, "main")[0]

@@ -65,12 +65,12 @@ def test_a_follow_up_within_the_limits_may_be_written() -> None:
 
 def test_in_sync_secrets_of_the_whole_run_count() -> None:
     """The percentage is of all managed secrets, also those of the run before the follow-up run."""
-    in_sync = tuple(Result(ref(f"in-sync{index}"), "unchanged") for index in range(18))
+    in_sync = [Change(ref(f"in-sync{index}"), "unchanged", managed=True) for index in range(18)]
     updates = tuple(Change(ref(name), "update", before="v1", managed=True) for name in ("a", "b"))
-    first, second = Plan((), in_sync[8:]), Plan(updates, in_sync[:8])
+    first, second = Plan(tuple(in_sync[8:])), Plan((*updates, *in_sync[:8]))
     limits = {"main": Limits(update_percent=10)}
     assert check(second, limits, count(first)) is None
-    assert check(Plan(updates, in_sync), limits, Counter()) is None
+    assert check(Plan((*updates, *in_sync)), limits, Counter()) is None
     blocked = check(second, limits, Counter())
     assert blocked is not None
     assert blocked.outcome == "skipped"
@@ -79,7 +79,7 @@ def test_in_sync_secrets_of_the_whole_run_count() -> None:
 def test_a_breach_before_any_write_stops_the_run() -> None:
     """The message has the numbers and the command. In-sync accounts of an earlier part of the run count as no write."""
     shown = plan("a", "b", "c")
-    blocked = check(shown, LIMIT, count(Plan((), (Result(ref("in-sync"), "unchanged"),))))
+    blocked = check(shown, LIMIT, count(Plan((Change(ref("in-sync"), "unchanged", managed=True),))))
     assert blocked is not None
     assert not blocked.late
     report = report_of(shown, blocked)
