@@ -74,14 +74,13 @@ class Access:
     def may_use(self, token: Token, vault: Vault, permission: str, *, on_behalf_of: bool = False) -> bool:
         """Whether the access policies of a vault allow a secret permission. A vault without entries allows everything.
 
-        `on_behalf_of`: whether they allow it to the application that acts for a user.
+        With `on_behalf_of`: whether they would allow it in the name of a user.
         """
         if isinstance(vault.access_policies, bool):
             return True
         identity = self.directory.by_object(token.object_id)
         return identity is not None and any(
-            policy.identity == identity.name
-            and policy.on_behalf_of is on_behalf_of
-            and not {permission, "all"}.isdisjoint(policy.secrets)
+            policy.identity.lower() == identity.name.lower() and not {permission, "all"}.isdisjoint(policy.secrets)
             for policy in vault.access_policies
+            if policy.on_behalf_of == on_behalf_of
         )

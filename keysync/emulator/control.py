@@ -16,6 +16,7 @@ from keysync.emulator.faults import OPERATIONS, Fault, Faults
 from keysync.emulator.queue_data import DeliveryFaults
 from keysync.emulator.request_log import RequestLog
 from keysync.emulator.services.entra import Entra
+from keysync.emulator.services.managed_identity import IMDS_PATH, ManagedIdentities
 from keysync.emulator.state import State
 from keysync.emulator.wire import Call, Refused, Reply, error
 
@@ -43,13 +44,13 @@ class Control:
     """The endpoints of the control address."""
 
     def __init__(
-        self, state: State, faults: Faults, request_log: RequestLog, entra: Entra, identity_header: str
+        self, state: State, faults: Faults, request_log: RequestLog, entra: Entra, identities: ManagedIdentities
     ) -> None:
         self._state = state
         self._faults = faults
         self._request_log = request_log
         self._entra = entra
-        self._identity_header = identity_header
+        self._identities = identities
         self._endpoints = self._make_endpoints()
 
     def _make_endpoints(self) -> dict[str, _Endpoint]:
@@ -80,7 +81,12 @@ class Control:
                 f"what goes wrong with the next events (JSON): {', '.join(DeliveryFaults.model_fields)}",
                 queues.set_delivery,
             ),
-            "GET /msi/token": _Endpoint("a managed identity's endpoint (IDENTITY_ENDPOINT)", self._managed_identity),
+            "GET /msi/token": _Endpoint(
+                "a managed identity's endpoint in App Service (IDENTITY_ENDPOINT)", self._identities.app_service
+            ),
+            f"GET /{'/'.join(IMDS_PATH)}": _Endpoint(
+                "the metadata service of a machine (AZURE_POD_IDENTITY_AUTHORITY_HOST)", self._identities.imds
+            ),
         }
 
     def answer(self, call: Call) -> Reply:
@@ -128,9 +134,6 @@ class Control:
     def _refuse_known_tokens(self, call: Call) -> Reply:
         self._state.vault(call.segments[1]).refuse_known_tokens()
         return Reply(204)
-
-    def _managed_identity(self, call: Call) -> Reply:
-        return self._entra.managed_identity(call, self._identity_header)
 
 
 def _matches(path: str, segments: list[str]) -> bool:

@@ -16,6 +16,7 @@ from keysync.emulator.request_log import RequestLog
 from keysync.emulator.resource_actions import action_of
 from keysync.emulator.router import Router
 from keysync.emulator.services.entra import Entra
+from keysync.emulator.services.managed_identity import IMDS_PATH
 from keysync.emulator.state import State
 from keysync.emulator.wire import Call, Refused, Reply, Route
 
@@ -62,9 +63,9 @@ class RequestHandler:
         return response
 
     async def serve_control(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Serve a request to the control address, which is also the endpoint of a managed identity."""
+        """Serve a request to the control address, which also has the endpoints of managed identities."""
         call = await read_call(request, "http")
-        if call.segments == ["msi", "token"]:
+        if call.segments in (["msi", "token"], list(IMDS_PATH)):
             route = Route("token", "managed identity", lambda: self._control.answer(call), service="entra")
             fault = self._faults.take(route.operation, route.target)
             if fault is not None:

@@ -27,6 +27,7 @@ from keysync.emulator.services.batch_data_plane import BatchDataPlane
 from keysync.emulator.services.entra import Entra
 from keysync.emulator.services.graph import Graph
 from keysync.emulator.services.key_vault import KeyVault
+from keysync.emulator.services.managed_identity import ManagedIdentities
 from keysync.emulator.services.resource_manager import ResourceManager
 from keysync.emulator.services.storage_queue import StorageQueue
 from keysync.emulator.state import State
@@ -77,7 +78,8 @@ class Emulator:
         self._entra = Entra(directory, tokens, clock)
         self._router = Router(self._entra, Graph(directory, self._entra, clock))
         self._identity_header = secrets.token_urlsafe(24)
-        control = Control(self.state, self.faults, self._log, self._entra, self._identity_header)
+        identities = ManagedIdentities(directory, tokens, clock, self._identity_header)
+        control = Control(self.state, self.faults, self._log, self._entra, identities)
         self._handler = RequestHandler(
             self.state, self._entra, self._router, control, faults=self.faults, log=self._log, latency=latency
         )

@@ -1,4 +1,4 @@
-"""Entra ID: discovery, and tokens for applications, users and managed identities."""
+"""Entra ID: discovery, and tokens for applications and users."""
 
 from __future__ import annotations
 
@@ -136,26 +136,6 @@ class Entra:
     def error(self, status: int, code: str, message: str | None, call: Call) -> Reply:
         """An error of the token endpoint, for an injected fault. `code` is an AADSTS code or an OAuth error code."""
         return token_error(call, self._clock(), status, code, message)
-
-    def managed_identity(self, call: Call, header: str) -> Reply:
-        """The reply of a managed identity's token endpoint, as in App Service. `header` is the expected X-IDENTITY-HEADER."""
-        if call.headers.get("X-IDENTITY-HEADER") != header:
-            return Reply(401, {"statusCode": 401, "message": "The X-IDENTITY-HEADER is missing or wrong."})
-        resource = call.query.get("resource", "")
-        if not resource or not call.query.get("api-version"):
-            return Reply(400, {"statusCode": 400, "message": "Both resource and api-version are needed."})
-        asked = (call.query.get(name) for name in ("client_id", "principal_id", "object_id"))
-        identity = self._directory.managed_identity(next((value for value in asked if value), None))
-        if identity is None:
-            return Reply(400, {"statusCode": 400, "message": "No User Assigned or Delegated Managed Identity found."})
-        content: Json = {
-            "access_token": self.tokens.issue(identity, self._directory.tenant_of(identity), resource),
-            "expires_on": str(int(self._clock()) + self.tokens.lifetime),
-            "resource": resource,
-            "token_type": "Bearer",  # nosec B105  # the type of a token
-            "client_id": identity.client_id,
-        }
-        return Reply(200, content)
 
 
 def _form(call: Call) -> dict[str, str]:

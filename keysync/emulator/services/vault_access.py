@@ -1,7 +1,7 @@
 """Whether a caller may carry out an operation on a vault, by its roles or its access policies.
 
-The wordings are those of the real replies `kv-403-rbac-get`, `kv-403-rbac-set` and `kv-403-access-policy-ForbiddenByPolicy-get`. The
-lines about a deny assignment are inferred from them.
+The wordings are those of the real replies `kv-403-rbac-get`, `kv-403-rbac-set`, `kv-403-access-policy-ForbiddenByPolicy-get` and
+`kv-403-ForbiddenByPolicy-obo`. The lines about a deny assignment are inferred from them.
 """
 
 from __future__ import annotations
@@ -42,6 +42,17 @@ class VaultAccess:
         if denied:
             decision = Decision(False)
         return None if decision.allowed else self._no_role(token, action, secret, decision.denied_by)
+
+    def _policy_denial(self, token: Token, permission: str, *, denied: bool) -> Reply | None:
+        if not denied and self._access.may_use(token, self._vault, permission):
+            return None
+        if not denied and self._access.may_use(token, self._vault, permission, on_behalf_of=True):
+            message = (
+                f"The policy requires the caller '{_caller(token)}' to use on-behalf-of (OBO) flow. For more information on "
+                "OBO, please see https://go.microsoft.com/fwlink/?linkid=2152310"
+            )
+            return error(403, "Forbidden", message, inner="ForbiddenByPolicy")
+        return self._no_permission(token, permission)
 
     def _no_role(self, token: Token, action: str, secret: str, denied_by: DenyAssignment | None) -> Reply:
         vault = self._vault

@@ -4,8 +4,10 @@ import json
 import re
 from pathlib import Path
 
+import aiohttp
 import jwt
 import pytest
+from azure.identity.aio import ManagedIdentityCredential
 
 from keysync.emulator import AccountData, Emulator, EmulatorData, Fault, VaultData
 from keysync.emulator.identity_data import AccessPolicyData, DenyAssignmentData, FederatedData, IdentityData, RoleData
@@ -94,6 +96,7 @@ async def ask(client, base, method, path, resource):
         ("kv-403-rbac-get", False),
         ("kv-403-rbac-set", False),
         ("kv-403-access-policy-ForbiddenByPolicy-get", [AccessPolicyData(identity="sync", secrets=["list", "set"])]),
+        ("kv-403-ForbiddenByPolicy-obo", [AccessPolicyData(identity="sync", secrets=["get"], on_behalf_of=True)]),
     ],
 )
 async def test_key_vault_denies_as_recorded(case, policies):
@@ -180,3 +183,45 @@ async def test_a_token_has_the_recorded_fields():
         status, body = await token(client)
     assert status == expected_status
     assert {**body, "access_token": ""} == {**expected, "access_token": ""}
+
+
+@pytest.mark.parametrize(
+    ("case", "path", "headers", "query"),
+    [
+        ("msi-appservice-200", "/msi/token", {"X-IDENTITY-HEADER": "secret"}, {}),
+        ("msi-imds-200", "/metadata/identity/oauth2/token", {"Metadata": "true"}, {}),
+        (
+            "msi-imds-400-not-found",
+            "/metadata/identity/oauth2/token",
+            {"Metadata": "true"},
+            {"client_id": OBJECT + "0"},
+        ),
+    ],
+)
+async def test_managed_identities_reply_as_recorded(case, path, headers, query):
+    """In App Service and on a machine."""
+    expected_status, expected = recorded(case)
+    identity = {"type": "managed_identity", "client_secret": None}
+    async with world(identity=identity, token_lifetime=86_399) as azure, aiohttp.ClientSession() as session:
+        ends = azure.endpoints
+        headers = {name: ends.identity_header if value == "secret" else value for name, value in headers.items()}
+        query = {"resource": "https://vault.azure.net", "api-version": "2019-08-01", **query}
+        async with session.get(f"{ends.control}{path}", headers=headers, params=query) as reply:
+            status, body = reply.status, await reply.json()
+    now = 1_800_000_000
+    if status == 200:
+        expected |= {"access_token": body["access_token"], "expires_on": str(now + 86_399)}
+    if "not_before" in body:
+        expected["not_before"] = str(now)
+    assert (status, body) == (expected_status, expected)
+
+
+async def test_the_sdk_signs_in_at_the_metadata_service(monkeypatch):
+    """Its address is in a variable."""
+    async with world(identity={"type": "managed_identity", "client_secret": None}) as azure:
+        for name in ("IDENTITY_ENDPOINT", "IDENTITY_HEADER", "MSI_ENDPOINT"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.endpoints.control)
+        async with ManagedIdentityCredential() as credential:
+            token = (await credential.get_token("https://vault.azure.net/.default")).token
+    assert jwt.decode(token, options={"verify_signature": False})["oid"] == OBJECT
