@@ -11,6 +11,7 @@ from keysync.emulator.services.entra import BadToken, Entra
 from keysync.emulator.services.shared_key import SharedKey, is_signed_with, shared_key_of, string_to_sign
 from keysync.emulator.state import Account
 from keysync.emulator.times import timestamp
+from keysync.emulator.tokens import issuer_of
 from keysync.emulator.wire import Call, Reply
 
 BATCH_AUDIENCES = (
@@ -84,18 +85,17 @@ class BatchAuthentication:
             return _token_refused(call, account, detail)
         if token.tenant_id.lower() != account.tenant_id.lower():
             detail = (
-                f"The access token is from the wrong issuer '{self._authority}/{token.tenant_id}/'. It must match the tenant "
-                f"'{self._authority}/{account.tenant_id}/' associated with this subscription."
+                f"The access token is from the wrong issuer '{token.issuer}'. It must match the tenant "
+                f"'{issuer_of(account.tenant_id)}' associated with this subscription. Please use the authority (URL) "
+                f"'{self._authority}/{account.tenant_id}' to get the token."
             )
             return _token_refused(call, account, detail)
         return None
 
     def _denial(self, call: Call, account: Account, operation: str) -> Reply | None:
         """A role may allow an operation as an action or, as those made for Batch do, as an action on data."""
-        token, action = (
-            self._entra.read(call.bearer or ""),
-            f"Microsoft.Batch/batchAccounts/{_ACTIONS.get(operation, 'read')}",
-        )
+        token = self._entra.read(call.bearer or "")
+        action = f"Microsoft.Batch/batchAccounts/{_ACTIONS.get(operation, 'read')}"
         allowed = any(self._access.decide(token, action, account.id, data=data).allowed for data in (False, True))
         if allowed and operation not in account.denied:
             return None

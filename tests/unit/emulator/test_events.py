@@ -106,7 +106,7 @@ async def test_a_regeneration_has_the_fields_of_event_grid(client, azure):
     assert evidence == {
         "role": "Owner",
         "roleAssignmentScope": f"/subscriptions/{SUB}",
-        "roleDefinitionId": "8e3af657a8ff443ca75c2fe8c4bcb635",
+        "roleDefinitionId": "8e3af657-a8ff-443c-a75c-2fe8c4bcb635".replace("-", ""),
         "principalId": claims["http://schemas.microsoft.com/identity/claims/objectidentifier"].replace("-", ""),
         "principalType": "ServicePrincipal",
     }

@@ -18,7 +18,7 @@ from azure.identity.aio import ClientSecretCredential
 
 from keysync.emulator import AccountData, Emulator, EmulatorData, Fault, VaultData
 from keysync.emulator.identity_data import IdentityData, RoleData
-from tests.unit.emulator.conftest import SUB, connect
+from tests.unit.emulator.conftest import OTHER_TENANT, SUB, connect
 
 GROUP = {"subscription_id": SUB, "resource_group": "rg"}
 VAULTS = [VaultData(name="kv-a"), VaultData(name="kv-denied")]  # of `connect`
@@ -271,6 +271,15 @@ async def test_old_revoked_and_other_tokens_are_refused(client, azure, clock):
     clock.ahead = 0
     azure.revoke_tokens()
     assert "invalid" in await reason(good)
+
+
+async def test_a_token_of_another_tenant_is_refused(client, azure):
+    """The detail names both issuers."""
+    azure.state.account("farm1").tenant_id = OTHER_TENANT
+    url = f"https://{azure.state.account('farm1').endpoint}"
+    error, details = await refusal(client, "farm1", client.credential, url=url)
+    assert error.status_code == 401
+    assert f"'https://sts.windows.net/{OTHER_TENANT}/'" in details["AuthenticationErrorDetail"]
 
 
 @pytest.mark.parametrize(("ahead", "detail"), [(1000, "too old"), (-1000, "incorrect")])
