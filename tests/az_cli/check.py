@@ -94,6 +94,35 @@ def batch(az, ready):
     az.run("batch", "account", "keys", "list", *account, fails="AuthorizationFailed")
 
 
+def resources(az, ready):
+    """Check the commands for groups, resources, vaults, and accounts that are changed, created and deleted."""
+    vaults = az.run("keyvault", "list")
+    check("both vaults are listed", [vault["name"] for vault in vaults] == ["kv-render", "kv-genome"], vaults)
+    vault = az.run("keyvault", "show", "--name", "kv-render")
+    check("a vault is found by name", vault["properties"]["vaultUri"] == ready["vaults"]["kv-render"] + "/", vault)
+    check("vaults of a group are listed", len(az.run("keyvault", "list", "--resource-group", GROUP)) == 2)
+    check("groups are listed", GROUP in [group["name"] for group in az.run("group", "list")])
+    check("a group exists", az.run("group", "exists", "--name", GROUP) is True)
+    check("another does not", az.run("group", "exists", "--name", "none") is False)
+    found = az.run("resource", "list", "--resource-type", "Microsoft.Batch/batchAccounts")
+    check("resources are listed by type", ACCOUNT in [each["name"] for each in found], found)
+    provider = az.run("provider", "show", "--namespace", "Microsoft.Batch")
+    check("the provider is registered", provider["registrationState"] == "Registered", provider)
+    created = ("--resource-group", GROUP, "--name", "newaccount")
+    az.run("batch", "account", "create", *created, "--location", "westeurope")
+    # The command of docs/comparison.md that turns shared keys off.
+    url = (
+        f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.Batch/batchAccounts/newaccount"
+        "?api-version=2024-07-01"
+    )
+    body = json.dumps({"properties": {"allowedAuthenticationModes": ["AAD"]}})
+    az.run("rest", "--method", "patch", "--body", body, "--url", url)
+    az.run("batch", "account", "keys", "list", *created, fails="SharedKeyAccessNotAllowed")
+    az.run("batch", "account", "delete", *created, "--yes")
+    az.run("batch", "account", "show", *created, fails="AccountNotFound")
+    check("a quota is shown", az.run("batch", "location", "quotas", "show", "--location", "westeurope"))
+
+
 def key_vault(az, ready):
     """Check the commands for secrets."""
     vault = ready["vaults"]["kv-render"]
@@ -181,6 +210,7 @@ def everything(az, ready, directory):
     check("both subscriptions are listed", len(subscriptions) == 2, subscriptions)
     az.run("account", "set", "--subscription", SUBSCRIPTION)
     batch(az, ready)
+    resources(az, ready)
     key_vault(az, ready)
     rotation(az, ready, directory)
 
