@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from azure.mgmt.batch.aio import BatchManagementClient
 
@@ -33,9 +33,6 @@ GET_ACCOUNT: Final = Operation("batch", "getAccount")
 BatchAccess: TypeAlias = tuple[BatchManagementClient, Caller]
 """The client of one subscription and credential, and the caller that limits its calls."""
 
-AccessKey: TypeAlias = tuple[str, Credential | None]
-"""Subscription and credential of an account."""
-
 
 @dataclass(frozen=True, slots=True)
 class BatchAccount:
@@ -61,11 +58,11 @@ class BatchAccount:
         try:
             keys = await self.caller.call(LIST_KEYS, self.account.resource_id, self._list_keys)
         except CallFailed as failure:
-            if _may_be_keyless(failure.record) and await self._is_keyless(unknown=False):
+            if _may_be_keyless(failure.record) and await self._is_keyless(if_unknown=False):
                 raise self._disabled(failure.record) from failure
             raise
         # listKeys may return keys that the data plane rejects. `keyless` may be out of date, so the account is read.
-        if self.account.key in self.keyless and await self._is_keyless(unknown=True):
+        if self.account.key in self.keyless and await self._is_keyless(if_unknown=True):
             raise self._disabled()
         return keys
 
@@ -91,12 +88,11 @@ class BatchAccount:
         reason = "the service returned no key, or one that is not base64 of at least 32 bytes: not written"
         return AccountKeys(values, {name: reason for name in KEY_NAMES if name not in values})
 
-    async def _is_keyless(self, *, unknown: bool) -> bool:
-        """Reads the account to find out whether it has no usable keys; `unknown` is the result if the read fails."""
+    async def _is_keyless(self, *, if_unknown: bool) -> bool:
         try:
             return not await self._allows_shared_key()
         except CallFailed:
-            return unknown
+            return if_unknown
 
     async def _allows_shared_key(self) -> bool:
         async def get() -> bool:
@@ -120,12 +116,12 @@ class BatchAccount:
 
 def _may_be_keyless(record: FailureRecord) -> bool:
     """Whether listKeys may have failed because the account has no usable keys."""
-    if record.kind == "http_error":
-        return False  # a proxy's reply says nothing about the account
-    if record.http_status is None or not 400 <= record.http_status < 500 or record.http_status in {404, 408, 429}:
+    status = record.http_status or 0
+    # A proxy's reply (http_error) says nothing about the account.
+    if record.kind == "http_error" or not 400 <= status < 500 or status in {404, 408, 429}:
         return False
     # A 401 from Resource Manager concerns the token, one from Batch the account.
-    if record.http_status == 401 and (record.cloud_error is None or record.cloud_error.target != "BatchAccount"):
+    if status == 401 and (record.cloud_error is None or record.cloud_error.target != "BatchAccount"):
         return False
     return not record.has_code("AuthorizationFailed", "ScopeLocked")
 
@@ -141,7 +137,7 @@ class BatchSources:
     fingerprinter: Fingerprinter
     redactor: Redactor
     keyless: set[str]
-    accesses: Mapping[AccessKey, BatchAccess] = field(default_factory=dict[AccessKey, BatchAccess])
+    accesses: Mapping[tuple[str, Credential | None], BatchAccess] = field(default_factory=dict[Any, BatchAccess])
 
     key_names = KEY_NAMES
     content_type = CONTENT_TYPE

@@ -64,21 +64,17 @@ class ListedAccount:
         account_id = AccountId.parse(resource_id) if isinstance(resource_id, str) else None
         if account_id is None:
             raise invalid_response("the list has an entry without the id of a Batch account")
+        why_keyless, allowed = None, as_list(modes)
+        if isinstance(pool_mode, str) and fold(pool_mode) == "usersubscription":
+            why_keyless = "its pools are in UserSubscription mode, so it has no shared keys"
+        elif allowed is not None and not any(isinstance(each, str) and fold(each) == "sharedkey" for each in allowed):
+            why_keyless = "it does not allow SharedKey, so it gives no keys"
         return cls(
             account_id,
             {name: str(value) for name, value in (as_mapping(tags) or {}).items()},
-            _why_keyless(modes, pool_mode),
+            why_keyless,
             state if isinstance(state, str) else "",
         )
-
-
-def _why_keyless(modes: object, pool_mode: object) -> str | None:
-    if isinstance(pool_mode, str) and fold(pool_mode) == "usersubscription":
-        return "its pools are in UserSubscription mode, so it has no shared keys"
-    allowed = as_list(modes)
-    if allowed is not None and not any(isinstance(mode, str) and fold(mode) == "sharedkey" for mode in allowed):
-        return "it does not allow SharedKey, so it gives no keys"
-    return None
 
 
 @dataclass(frozen=True, slots=True)

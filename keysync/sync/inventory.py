@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import structlog
 
@@ -19,44 +19,36 @@ from keysync.sync.items import Selection
 from keysync.sync.model import ItemRef, Preflight, Result
 from keysync.sync.waiting import until_stopped
 
-LoggedProblem: TypeAlias = tuple[object, ...]
-"""Identifies a problem of discovery that was logged."""
-
 _MAX_NAMED: Final = 20  # accounts in a message
 
 
 async def resolve(
-    discovery: Discovery, stop: asyncio.Event | None = None, logged: set[LoggedProblem] | None = None
+    discovery: Discovery, stop: asyncio.Event | None = None, logged: set[tuple[object, ...]] | None = None
 ) -> Inventory:
     """Lists the entries of `discover` that are due, and logs what failed. Never raises for a failure of Azure.
 
-    A problem in `logged` is not logged again; the set is updated. After a `stop`, the inventory has only the configured accounts,
+    A problem whose identity is in `logged` is not logged again; the set is updated. After a `stop`, the inventory has only the configured accounts,
     and is not complete.
     """
     inventory = await until_stopped(discovery.list(), stop or asyncio.Event())
     if inventory is None:
         record = FailureRecord(kind="timeout", summary="interrupted before the accounts were listed")
         inventory = replace(discovery.static, problems=(Problem("discover", record, 0),))
-    _log(inventory, set[LoggedProblem]() if logged is None else logged)
+    _log(inventory, set[tuple[object, ...]]() if logged is None else logged)
     return inventory
 
 
-def _log(inventory: Inventory, logged: set[LoggedProblem]) -> None:
+def _log(inventory: Inventory, logged: set[tuple[object, ...]]) -> None:
     log: Any = structlog.get_logger("keysync")
-    before = set(logged)
+    unserved = {(each.account, each.since): each for each in inventory.unserved}
+    problems = {(p.entry, p.scope, p.record.kind, p.record.http_status, p.record.codes): p for p in inventory.problems}
+    for account in (unserved[each] for each in unserved if each not in logged):
+        log.warning("discovery.unserved", account=account.account, reason=account.reason)
+    for problem in (problems[each] for each in problems if each not in logged):
+        fields = {"entry": problem.entry, "scope": problem.scope, "kept": problem.kept, **problem.record.to_dict()}
+        log.error("discovery.incomplete", reason=problem.record.summary, **fields)
     logged.clear()
-    for account in inventory.unserved:
-        identity: LoggedProblem = (account.account, account.since)
-        logged.add(identity)
-        if identity not in before:
-            log.warning("discovery.unserved", account=account.account, reason=account.reason)
-    for problem in inventory.problems:
-        record = problem.record
-        identity = (problem.entry, problem.scope, record.kind, record.http_status, record.codes)
-        if identity not in before:
-            fields = {"entry": problem.entry, "scope": problem.scope, "kept": problem.kept, **record.to_dict()}
-            log.error("discovery.incomplete", reason=record.summary, **fields)
-        logged.add(identity)
+    logged.update(unserved, problems)
     for skipped in inventory.skipped:
         # At debug level only: the report of the run has the refused ones.
         fields = {"entry": skipped.entry, "refused": skipped.refused, "reason": skipped.reason}
