@@ -26,6 +26,7 @@ MAIN_HOSTS: Final = frozenset(
 
 VAULT_DOMAIN: Final = "vault.azure.net"
 BATCH_DOMAIN: Final = "batch.azure.com"
+QUEUE_DOMAIN: Final = "queue.core.windows.net"
 
 _CONNECT: Final = re.compile(rb"CONNECT \[?([^\s\]]+?)\]?:(\d{1,5}) HTTP/1\.[01]\r\n")
 _MAX_HEAD: Final = 16_384

@@ -20,7 +20,7 @@ from keysync.emulator.endpoints import Endpoints
 from keysync.emulator.faults import Faults
 from keysync.emulator.handler import RequestHandler
 from keysync.emulator.listeners import LOOPBACK, Listeners
-from keysync.emulator.proxy import BATCH_DOMAIN, MAIN_HOSTS, VAULT_DOMAIN, Proxy
+from keysync.emulator.proxy import BATCH_DOMAIN, MAIN_HOSTS, QUEUE_DOMAIN, VAULT_DOMAIN, Proxy
 from keysync.emulator.request_log import RequestLog, Served
 from keysync.emulator.router import Router
 from keysync.emulator.services.batch_data_plane import BatchDataPlane
@@ -193,7 +193,8 @@ class Emulator:
     async def _start_queues(self, certificate: Certificate, authority: str) -> dict[str, str]:
         """Serves the queues of all storage accounts on one port. Returns the URLs of queues by name."""
         url = await self._listen(certificate)
-        self._router.add(StorageQueue(self.state, self._entra, self._access, authority).route, port=_port(url))
+        self._queue_port = _port(url)
+        self._router.add(StorageQueue(self.state, self._entra, self._access, authority).route, port=self._queue_port)
         return {queue.name: f"{url}/{queue.account}/{queue.name}" for queue in self._data.queues}
 
     def _host_names(self) -> set[str]:
@@ -209,6 +210,7 @@ class Emulator:
             ),
             *MAIN_HOSTS,
             f"*.{VAULT_DOMAIN}",
+            f"*.{QUEUE_DOMAIN}",
         }
 
     def _port_of(self, host: str, port: int) -> int | None:
@@ -223,6 +225,8 @@ class Emulator:
         if domain == VAULT_DOMAIN:
             urls = {vault.lower(): url for vault, url in self.endpoints.vaults.items()}
             return _port(urls[name]) if name in urls else None
+        if domain == QUEUE_DOMAIN:
+            return self._queue_port if name in self.state.queues.accounts else None
         accounts = [account for account in self.state.accounts.values() if account.name.lower() == name]
         if accounts and domain == f"{accounts[0].location.lower()}.{BATCH_DOMAIN}":
             return _port(accounts[0].endpoint)

@@ -23,7 +23,7 @@ DATA_PLANE_VERSIONS = (
 """The supported api-versions, from the first that has `supportedimages`."""
 
 _MAX_RESULTS = 1000
-_HOST = re.compile(r"https://([a-z0-9]+)\.[a-z0-9]+\.localhost(:\d+)?", re.IGNORECASE)
+_HOST = re.compile(r"https://([a-z0-9]+)\.[a-z0-9]+\.(localhost|batch\.azure\.com)(:\d+)?", re.IGNORECASE)
 _CONTENT_TYPE = {"Content-Type": "application/json;odata=minimalmetadata"}
 
 

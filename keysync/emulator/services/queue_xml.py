@@ -105,7 +105,9 @@ def put_message(message: Message) -> bytes:
 
 def queue_list(call: Call, queues: list[Queue], next_marker: str) -> bytes:
     """A page of a list of queues."""
-    root = ET.Element("EnumerationResults", ServiceEndpoint=f"{call.base}/{call.segments[0]}")
+    account = call.segments[0]
+    service = f"{call.base}/" if f"//{account}." in call.base else f"{call.base}/{account}"
+    root = ET.Element("EnumerationResults", ServiceEndpoint=service)
     for name, parameter in (("Prefix", "prefix"), ("Marker", "marker"), ("MaxResults", "maxresults")):
         if parameter in call.query:
             _add(root, name, call.query[parameter])

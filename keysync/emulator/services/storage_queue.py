@@ -1,6 +1,7 @@
 """The Queue service of Azure Storage, for callers with Entra tokens.
 
-The path has the account first, https://localhost:PORT/ACCOUNT/QUEUE, which clients know from Azurite.
+The path has the account first, https://localhost:PORT/ACCOUNT/QUEUE, which clients know from Azurite. Through the proxy it
+is https://ACCOUNT.queue.core.windows.net/QUEUE, as in Azure.
 https://learn.microsoft.com/rest/api/storageservices/queue-service-rest-api
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from email.utils import formatdate
 
 from keysync.emulator.access import Access
@@ -29,6 +31,7 @@ _MAX_BODY = _MAX_TEXT + 1024
 _WEEK = 7 * 86_400
 _PAGE = 5000
 _NAME = re.compile(r"[a-z0-9](-?[a-z0-9])*")
+_HOST = re.compile(r"https://([a-z0-9]+)\.queue\.core\.windows\.net(:\d+)?", re.IGNORECASE)
 _VERSION = re.compile(r"20\d\d-\d\d-\d\d")
 _OAUTH_SINCE = "2017-11-09"
 """The first version of the service with Entra tokens."""
@@ -45,7 +48,10 @@ class StorageQueue:
         )
 
     def route(self, call: Call) -> Route:
-        """How to serve a call."""
+        """How to serve a call. One to Azure's own host name has its account there, and not in the path."""
+        host = _HOST.fullmatch(call.base)
+        if host is not None:
+            call = replace(call, raw_path=f"/{host[1].lower()}{call.raw_path.rstrip('/')}")
         account, queue = [*call.segments[:2], "", ""][:2]
         operation, run = self._operation(call)
         return Route(

@@ -137,6 +137,18 @@ async def test_an_account_is_served_by_name(client, azure):
         assert len((await reply.json(content_type=None))["value"]) == 5
 
 
+@pytest.mark.parametrize("name", ["farm000", "farm059"])
+async def test_azures_own_name_leads_to_an_account(name):
+    """Through the proxy, also to an account without a port of its own."""
+    accounts = [AccountData(**GROUP, name=f"farm{n:03}", jobs=[f"job{n}"]) for n in range(60)]
+    async with Emulator(EmulatorData(accounts=accounts, vaults=VAULTS)) as azure, connect(azure) as client:
+        headers = {"Authorization": f"Bearer {await client.token('https://batch.core.windows.net/')}"}
+        url = f"https://{name}.westeurope.batch.azure.com/jobs?{VERSION}"
+        async with client.session.get(url, headers=headers, proxy=azure.endpoints.proxy) as reply:
+            jobs = [job["id"] for job in (await reply.json(content_type=None))["value"]]
+    assert jobs == [f"job{int(name[4:])}"]
+
+
 async def test_every_account_has_an_endpoint():
     """The first accounts have a port each, the others share one, also accounts that are added later."""
     many = EmulatorData(accounts=[AccountData(**GROUP, name=f"farm{n:03}") for n in range(60)], vaults=VAULTS)

@@ -1,12 +1,16 @@
 """The Queue service where it differs from Azurite, or needs a clock: tests/contract/test_storage_queue.py has the rest."""
 
+import asyncio
 import xml.etree.ElementTree as ET  # nosec B405  # replies of the emulator
 from datetime import timedelta
 
 import pytest
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 from azure.core.pipeline.transport import AioHttpTransport
+from azure.identity import ClientSecretCredential as SyncCredential
 from azure.identity.aio import ClientSecretCredential
+from azure.storage.queue import QueueClient as SyncQueueClient
+from azure.storage.queue import QueueServiceClient
 from azure.storage.queue.aio import QueueClient
 
 from keysync.emulator import Emulator, EmulatorData, Fault
@@ -275,3 +279,31 @@ async def test_a_token_of_another_tenant_is_refused(client):
     credential = credential_of(client, tenant_id=OTHER_TENANT)
     with pytest.raises(ClientAuthenticationError):
         await queue_of(client, credential=credential).peek_messages()
+
+
+async def test_azures_own_names_lead_to_the_queues(azure, monkeypatch):
+    """Through the proxy, with an unmodified client and Azure's usual variables."""
+    ends = azure.endpoints
+    for name in (
+        "NO_PROXY",
+        "no_proxy",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+        "AZURE_AUTHORITY_HOST",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", ends.proxy)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", ends.ca_bundle)
+
+    def use():
+        with SyncCredential(ends.tenant_id, ends.client_id, ends.client_secret) as credential:
+            with QueueServiceClient("https://keysyncevents.queue.core.windows.net", credential) as service:
+                names = [queue.name for queue in service.list_queues()]
+            url = "https://keysyncevents.queue.core.windows.net/events"
+            with SyncQueueClient.from_queue_url(url, credential) as queue:
+                return names, [message.content for message in queue.receive_messages()]
+
+    assert await asyncio.to_thread(use) == (["denied", "events"], ["first", "second"])
+    assert ("getMessages", "events", 200) in azure.requests
