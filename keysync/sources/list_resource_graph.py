@@ -85,12 +85,12 @@ class Quota:
             self._full_at = self.monotonic() + min(hours * 3600 + minutes * 60 + seconds, _MAX_PAUSE)
 
 
+@dataclass(frozen=True, slots=True)
 class ResourceGraphLister:
     """An `AccountLister`. The client of any subscription serves for all of an entry."""
 
-    def __init__(self, open_client: ListAccess) -> None:
-        self._open_client = open_client
-        self._quotas: defaultdict[Credential | None, Quota] = defaultdict(Quota)
+    open_client: ListAccess
+    _quotas: defaultdict[Credential | None, Quota] = field(default_factory=lambda: defaultdict(Quota))
 
     def scopes(self, entry: Discover) -> Sequence[ListingScope]:
         """One scope for each 100 subscriptions."""
@@ -105,14 +105,11 @@ class ResourceGraphLister:
     async def _pages(
         self, entry: Discover, part: tuple[str, ...], name: str
     ) -> AsyncGenerator[Sequence[ListedAccount | UnlistedScope], None]:
-        client, caller = await self._open_client(entry, part[0])
+        client, caller = await self.open_client(entry, part[0])
         query = _Query(client, caller, part, name, self._quotas[entry.credential])
         seen: set[str] = set()
         async for rows in query.pages(accounts_query(entry.resource_groups)):
-            accounts = [
-                ListedAccount.of(row.get("id"), row.get("tags"), row.get("modes"), row.get("pool"), row.get("state"))
-                for row in rows
-            ]
+            accounts = [ListedAccount.of(*map(row.get, ("id", "tags", "modes", "pool", "state"))) for row in rows]
             seen |= {fold(account.id.subscription) for account in accounts}
             yield accounts
         if seen.issuperset(part):
