@@ -91,6 +91,18 @@ def secret_text(data: str | bytes) -> str:
     return (data.decode() if isinstance(data, bytes) else data).removeprefix("\ufeff").strip()
 
 
+def read_secret(path: Path, key: str) -> str:
+    """The secret in the file that the configuration names under `key`. Raises UsageError if it is not readable as text, or empty."""
+    try:
+        if text := secret_text(read_small(path)):
+            return text
+        problem = "is empty"
+    except (OSError, UnicodeDecodeError):
+        problem = "cannot be read as text"
+    # Outside of the handler, so not chained: the message of a UnicodeDecodeError shows the bytes.
+    raise UsageError(f"{key}: {path}: the file {problem}")
+
+
 def unreadable_hint() -> str:
     """How to let this process read a file that it has no permission for."""
     user = f"uid {os.geteuid()}"

@@ -33,13 +33,15 @@ from keysync.daemon.health import Health, Instant
 from keysync.daemon.leader_election import open_election
 from keysync.daemon.scheduler import utc_now
 from keysync.daemon.supervisor import Supervisor
+from keysync.files import read_secret
 from keysync.report.log import RunLog
 from keysync.report.metrics import Metrics
 from keysync.report.notify import Notifier
 from keysync.report.tracing import open_tracing
 from keysync.report.webhook import Webhook
 from keysync.secret.redact import Redactor
-from keysync.secret.signing import signer_from
+from keysync.secret.signing import Signer
+from keysync.secret.value import SecretValue
 from keysync.sync.items import Selection
 from keysync.sync.orphans import MissingCounters
 from keysync.sync.runtime import Runtime, Shared
@@ -173,7 +175,11 @@ async def _open_notifier(
         return None
     # Its own session, so that failures of the calls that it reports do not affect it.
     transport = await open_transport(stack, ca_bundle=None, connect_seconds=CONNECT_SECONDS, redactor=redactor)
-    signer = signer_from(settings.secret_file, settings.secret.read() if settings.secret else None, redactor)
+    if settings.secret_file is not None:
+        secret = read_secret(settings.secret_file, "notify.secret_file")
+    else:
+        secret = settings.secret.read() if settings.secret else ""
+    signer = Signer(redactor.remember(SecretValue(secret)))
     proxy, timeout = transport.proxies.proxy_for(settings.url), settings.timeout.total_seconds()
     notifier = Notifier(
         Webhook(transport.session, settings.url, signer, timeout=timeout, proxy=proxy),
