@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -106,11 +106,19 @@ class Applier:
 
     async def _write(self, change: Change, inputs: ApplyInputs) -> Result:
         result, ref = Result(change.ref, "skipped", reason=_INTERRUPTED), change.ref
-        attributes = {f"keysync.{name}": value for name, value in asdict(ref).items()}
         with suppress(asyncio.CancelledError):  # it was still waiting for its slot
             async with self._slots[ref.vault], self.locks.lock(ref):
                 if not self.stop.is_set():
-                    with span(SECRET, {**attributes, "keysync.change": change.kind}):
+                    with span(
+                        SECRET,
+                        {
+                            "keysync.account": ref.account,
+                            "keysync.key": ref.key,
+                            "keysync.vault": ref.vault,
+                            "keysync.secret": ref.secret,
+                            "keysync.change": change.kind,
+                        },
+                    ):
                         result = await self._writer.write(change, inputs)
                     self.locks.touched(ref)
         return replace(result, verdict=change.verdict)
