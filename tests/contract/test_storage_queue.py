@@ -25,8 +25,7 @@ from azure.identity.aio import ClientSecretCredential
 from azure.storage.queue import CorsRule, TextBase64DecodePolicy, TextBase64EncodePolicy
 from azure.storage.queue.aio import QueueClient, QueueServiceClient
 
-from keysync.emulator import Emulator, EmulatorData
-from keysync.emulator.queue_data import QueueData
+from keysync.emulator import Emulator, EmulatorData, QueueData
 from tests.support.azurite import Azurite, is_there, running_azurite
 
 

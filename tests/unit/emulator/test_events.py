@@ -8,9 +8,8 @@ from azure.core.pipeline.transport import AioHttpTransport
 from azure.identity.aio import ClientSecretCredential
 from azure.storage.queue.aio import QueueClient
 
-from keysync.emulator import AccountData, Emulator, EmulatorData, Fault, VaultData
+from keysync.emulator import AccountData, DeliveryFaults, Emulator, EmulatorData, Fault, QueueData, VaultData
 from keysync.emulator.identity_data import IdentityData, RoleData
-from keysync.emulator.queue_data import DeliveryFaults, QueueData
 from tests.unit.emulator.conftest import SUB, connect
 
 ACCOUNT = f"/subscriptions/{SUB}/resourceGroups/rg/providers/Microsoft.Batch/batchAccounts/farm1"

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from keysync.emulator import AccountData, Emulator, EmulatorData, VaultData
-from keysync.emulator.queue_data import QueueData
+from keysync.emulator import AccountData, Emulator, EmulatorData, QueueData, VaultData
 from tests.support.replay import Recorded
 from tests.unit.emulator.conftest import OTHER_TENANT, SUB, Clock, connect
 

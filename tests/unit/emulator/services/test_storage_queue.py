@@ -13,9 +13,8 @@ from azure.storage.queue import QueueClient as SyncQueueClient
 from azure.storage.queue import QueueServiceClient
 from azure.storage.queue.aio import QueueClient
 
-from keysync.emulator import Emulator, EmulatorData, Fault
+from keysync.emulator import Emulator, EmulatorData, Fault, QueueData
 from keysync.emulator.identity_data import IdentityData, RoleData
-from keysync.emulator.queue_data import QueueData
 from tests.unit.emulator.conftest import OTHER_TENANT, connect, sample
 
 DAY = 86_400
