@@ -64,6 +64,9 @@ def guide(endpoints: Endpoints, content: EmulatorData) -> str:
         "",
         *_az_commands(endpoints, content),
         "",
+        "# Azure's own names instead, such as https://NAME.vault.azure.net, for any client and without options",
+        f"# export HTTPS_PROXY={endpoints.proxy} SSL_CERT_FILE={quote(endpoints.ca_bundle)}",
+        "",
         f"# Control (faults, rotations, request counts): curl {endpoints.control}",
         "# Press Ctrl-C to stop.",
     ]

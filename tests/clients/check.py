@@ -1,7 +1,7 @@
 """Runs Azure's own SDKs, unmodified, against the embedded Azure: `python tests/clients/check.py [--record FILE] NAME=COMMAND...`.
 
 NAME is a key of CLIENTS, COMMAND how its program starts. Each program makes the operations of OPERATIONS with the options
-that a user of Azure sets, which are none: `azure_names` gives the services their names in Azure. Prints a line for each
+that a user of Azure sets, which are none: the emulator's proxy gives the services their names in Azure. Prints a line for each
 operation. Exits with 1 if a client fails, skips an operation, or was not throttled where it should have been.
 
 With --record, FILE gets every request with its response, for oav.
@@ -24,11 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.x509 import load_pem_x509_certificate
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from keysync.emulator import Emulator, EmulatorData
+from keysync.emulator import Emulator, EmulatorData, Endpoints
 from keysync.emulator.wire import Call
-from tests.clients.azure_names import azure_names
 
 TIMEOUT = 300
 SUBSCRIPTION, GROUP, ACCOUNT = "5b000000-0000-4000-8000-000000000001", "rg-render", "render"
@@ -138,14 +140,11 @@ async def run(name: str, command: list[str], recorder: Recorder) -> None:
     """Run one client against an emulator of its own. Raises Failed."""
     data = content()
     with tempfile.TemporaryDirectory(prefix="keysync-clients-") as folder:
-        async with (
-            Emulator(data, limits=True) as azure,
-            azure_names(azure.endpoints, Path(folder)) as (proxy, variables),
-        ):
+        async with Emulator(data, limits=True) as azure:
             azure.hooks.on_exchange = recorder.add
             environ = {
                 **{name: value for name, value in os.environ.items() if not name.startswith(("AZURE_", "ARM_"))},
-                **variables,
+                **_proxy(azure.endpoints, Path(folder)),
                 "AZURE_TENANT_ID": azure.endpoints.tenant_id,
                 "AZURE_CLIENT_ID": azure.endpoints.client_id,
                 "AZURE_CLIENT_SECRET": azure.endpoints.client_secret,
@@ -170,8 +169,29 @@ async def run(name: str, command: list[str], recorder: Recorder) -> None:
             throttled = {(served.operation, served.target) for served in azure.requests if served.status == 429}
             if not {("listKeys", "busy"), ("getSecret", "kv-clients/busy")} <= throttled:
                 raise Failed(f"{name} was throttled by {sorted(throttled)} only")
-            if proxy.refused:
-                print(f"     {name}: asked for {', '.join(sorted(proxy.refused))}, which the emulator does not serve")
+
+
+def _proxy(endpoints: Endpoints, folder: Path) -> dict[str, str]:
+    """The variables for a proxy with a CA of its own. Java has properties instead, and a trust store."""
+    certificate = pkcs12.PKCS12Certificate(load_pem_x509_certificate(endpoints.ca_pem.encode()), None)
+    password = "public"  # nosec B105  # of a certificate, which is no secret
+    encryption = serialization.BestAvailableEncryption(password.encode())
+    store = folder / "java.p12"
+    store.write_bytes(pkcs12.serialize_java_truststore([certificate], encryption))
+    host, _, port = endpoints.proxy.removeprefix("http://").partition(":")
+    properties = {
+        "https.proxyHost": host,
+        "https.proxyPort": port,
+        "javax.net.ssl.trustStore": store,
+        "javax.net.ssl.trustStoreType": "PKCS12",
+        "javax.net.ssl.trustStorePassword": password,
+    }
+    return {
+        "HTTPS_PROXY": endpoints.proxy,
+        "NO_PROXY": "",
+        **dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"), endpoints.ca_bundle),
+        "JAVA_TOOL_OPTIONS": " ".join(f"-D{name}={value}" for name, value in properties.items()),
+    }
 
 
 async def _output(command: list[str], environ: dict[str, str]) -> tuple[str, int]:
