@@ -75,7 +75,7 @@ class RequestHandler:
 
     def _reported(self, call: Call, route: Route) -> Route:
         """The route whose success Event Grid reports, if it is an action of Resource Manager."""
-        action = action_of(call) if route.service == "arm" else None
+        action = action_of(call) if route.service == "arm" and self._state.events.subscriptions else None
         if action is None:
             return route
 
