@@ -92,13 +92,15 @@ def secret_text(data: str | bytes) -> str:
 
 
 def read_secret(path: Path, key: str) -> str:
-    """The secret in the file that the configuration names under `key`. Raises UsageError if it is not readable as text, or empty."""
+    """The secret in the file that the configuration names under `key`. Raises UsageError if it is unreadable or empty."""
     try:
         if text := secret_text(read_small(path)):
             return text
         problem = "is empty"
-    except (OSError, UnicodeDecodeError):
-        problem = "cannot be read as text"
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+    except UnicodeDecodeError:
+        problem = "is not UTF-8 text"
     # Outside of the handler, so not chained: the message of a UnicodeDecodeError shows the bytes.
     raise UsageError(f"{key}: {path}: the file {problem}")
 

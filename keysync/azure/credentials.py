@@ -22,7 +22,7 @@ from keysync.azure.transport import SharedTransport
 from keysync.config import credentials
 from keysync.config.credentials import Cloud, CloudMapping
 from keysync.errors import UsageError
-from keysync.files import read_small, secret_text
+from keysync.files import read_secret, read_small, secret_text
 from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
 
@@ -142,8 +142,11 @@ class Credentials:
                 return _workload_identity(credential, options), None
             case credentials.ManagedIdentityCredential(client_id=client):
                 return lambda: identity.ManagedIdentityCredential(client_id=client, transport=self.transport), None
-            case credentials.ClientSecretCredential(tenant_id=tenant, client_id=client):
-                secret = self._secret(credential)
+            case credentials.ClientSecretCredential(tenant_id=tenant, client_id=client, client_secret_file=file):
+                secret = credential.client_secret.read() if credential.client_secret else ""
+                if file is not None:
+                    secret = read_secret(file, "credential: client_secret_file")
+                self._remember(secret)
                 return lambda: identity.ClientSecretCredential(tenant, client, secret, **options), None
             case credentials.ClientCertificateCredential(tenant_id=tenant, client_id=client):
                 data = options["certificate_data"] = _read(credential.certificate_file, "certificate_file")
@@ -153,14 +156,6 @@ class Credentials:
                 return lambda: identity.CertificateCredential(tenant, client, **options), expiry_of(data, password)
             case credentials.AzureCliCredential(tenant_id=tenant):
                 return lambda: identity.AzureCliCredential(tenant_id=tenant or ""), None
-
-    def _secret(self, credential: credentials.ClientSecretCredential) -> str:
-        if credential.client_secret is not None:
-            return self._remember(credential.client_secret.read())
-        text = _text(credential.client_secret_file, "client_secret_file")
-        if not text:
-            raise UsageError(f"credential: client_secret_file: {credential.client_secret_file} is empty")
-        return self._remember(text)
 
     def _remember(self, text: str) -> str:
         """Has the redactor mask `text` from now on, and returns it."""
@@ -179,17 +174,13 @@ def _workload_identity(
     tenant, client, file = (
         str(getattr(credential, key) or os.environ[variable]) for key, variable in WORKLOAD_IDENTITY.items()
     )
-    source = "token_file: " if credential.token_file else f"{WORKLOAD_IDENTITY['token_file']}="
+    key = "token_file" if credential.token_file else WORKLOAD_IDENTITY["token_file"]
 
     def assertion() -> str:
         try:
-            if text := secret_text(read_small(Path(file))):
-                return text
-            problem = "is empty"
-        except (OSError, UnicodeDecodeError) as error:
-            problem = f"cannot be read ({error.strerror if isinstance(error, OSError) else 'it is not UTF-8 text'})"
-        # Outside of the handler, so not chained: the message of a UnicodeDecodeError shows the bytes.
-        raise CredentialUnavailableError(f"workload_identity: {source}{file}: the file {problem}")
+            return read_secret(Path(file), f"workload_identity: {key}")
+        except UsageError as error:
+            raise CredentialUnavailableError(str(error)) from None
 
     return lambda: identity.ClientAssertionCredential(tenant, client, assertion, **options)
 

@@ -123,5 +123,5 @@ async def test_a_missing_assertion_names_its_file(
         with pytest.raises(CallFailed) as failed:
             await world.read_secret()
         assert failed.value.record.kind == "credential_unavailable"
-        assert f"AZURE_FEDERATED_TOKEN_FILE={file}: {why}" in failed.value.record.summary
+        assert f"AZURE_FEDERATED_TOKEN_FILE: {file}: {why}" in failed.value.record.summary
         assert world.azure.counts["token"] == 0

@@ -97,7 +97,7 @@ def test_an_empty_secret_file_is_reported(make_world: MakeWorld, tmp_path: Path)
     world.configure(["alpha"], credential=credential)
     ran = world.run("plan")
     assert ran.code == 2
-    assert f"credential: client_secret_file: {empty} is empty" in ran.err
+    assert f"credential: client_secret_file: {empty}: the file is empty" in ran.err
 
 
 def test_a_variable_that_a_vault_needs_is_named_before_accounts_are_listed(make_world: MakeWorld) -> None:
