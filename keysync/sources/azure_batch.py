@@ -138,9 +138,8 @@ class BatchSources:
     redactor: Redactor
     keyless: set[str]
     accesses: Mapping[tuple[str, Credential | None], BatchAccess] = field(default_factory=dict[Any, BatchAccess])
-
-    key_names = KEY_NAMES
-    content_type = CONTENT_TYPE
+    key_names: tuple[KeyName, ...] = KEY_NAMES
+    content_type: str = CONTENT_TYPE
 
     async def cover(self, accounts: Iterable[Account]) -> None:
         """Opens missing accesses for `accounts` and forgets unused ones. Raises UsageError."""

@@ -34,17 +34,13 @@ class KeySource(Protocol):
 
 
 class KeySources(Protocol):
-    """The key sources of one configuration."""
+    """The key sources of one configuration.
 
-    @property
-    def key_names(self) -> tuple[KeyName, ...]:
-        """The key names of every account, in the order of reports."""
-        ...
+    `key_names` are those of every account. New secrets have the `content_type`, unless the configuration has one.
+    """
 
-    @property
-    def content_type(self) -> str:
-        """The content type of new secrets, unless the configuration has one."""
-        ...
+    key_names: tuple[KeyName, ...]
+    content_type: str
 
     async def cover(self, accounts: Sequence[Account]) -> None:
         """Opens what the sources of `accounts` need, and forgets what no account needs any more. Raises UsageError."""

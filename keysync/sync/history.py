@@ -39,12 +39,9 @@ async def with_history(target: SecretTarget, observed: Observed) -> Observed:
 
 
 def too_many_versions(history: History | None, changes_per_day: int | None) -> str | None:
-    """Why a secret needs `--accept` before it gets another version; None if it may have one.
-
-    Without a history (the identity may not list versions) it may: a late key is an outage.
-    """
+    """Why a secret needs `--accept` before it gets another version; None if it may have one."""
     if history is None:
-        return None
+        return None  # the identity may not list versions, and a late key is an outage
     if history.versions >= _TOO_MANY_VERSIONS:
         return (
             f"the secret has {history.versions} versions, and with more than 500 it cannot be backed up: not written. "
