@@ -11,6 +11,7 @@ from dataclasses import replace
 from aiohttp import web
 
 from keysync.emulator.faults import Fault
+from keysync.emulator.services.arm_errors import FAILURE_CAUSE, usual_error
 from keysync.emulator.services.entra import Entra
 from keysync.emulator.services.vault_operations import CHANGES, ERRORS
 from keysync.emulator.wire import Call, Reply, Route, as_object, error
@@ -66,13 +67,16 @@ def _reply(fault: Fault, real: Reply | None, call: Call, route: Route, entra: En
     if route.error is not None:
         usual = (_CODES | _DATA_PLANE_CODES).get(fault.status, "Failed")
         return route.error(fault.status, fault.code or usual, fault.message or "")
-    errors = ERRORS if route.service == "vault" else {}
-    usual_code, usual_message = errors.get(fault.status, (_CODES.get(fault.status, "Failed"), ""))
+    known = ERRORS.get(fault.status) if route.service == "vault" else None
+    if route.service == "arm":
+        known = usual_error(call, fault.status, fault.retry_after or "1")
+    usual_code, usual_message = known or (_CODES.get(fault.status, "Failed"), "")
     code = fault.code or usual_code
     if route.service == "entra":
         return entra.error(fault.status, code, fault.message, call)
     message = fault.message or usual_message or f"An injected fault: {code}."
-    return error(fault.status, code, message, inner=fault.inner_code, details=fault.details)
+    from_gateway = {FAILURE_CAUSE: "gateway"} if route.service == "arm" and known and code == usual_code else {}
+    return error(fault.status, code, message, inner=fault.inner_code, details=fault.details, headers=from_gateway)
 
 
 def _content(fault: Fault, text: bytes) -> bytes:

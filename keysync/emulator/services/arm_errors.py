@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import UTC, datetime
 
 from keysync.emulator.wire import Call, Reply, error
 
 FAILURE_CAUSE = "x-ms-failure-cause"
+_KINDS = {"GET": "read", "HEAD": "read", "DELETE": "delete"}
 
 
 def gateway_error(
@@ -14,6 +16,44 @@ def gateway_error(
 ) -> Reply:
     """An error of Resource Manager itself."""
     return error(status, code, message, details=details, headers={FAILURE_CAUSE: "gateway", **(headers or {})})
+
+
+def usual_error(call: Call, status: int, retry_after: str) -> tuple[str, str] | None:
+    """Code and message of the gateway's error with this status, None if it has no usual one."""
+    match status:
+        case 429:
+            return "SubscriptionRequestsThrottled", throttled(call, "", retry_after)
+        case 503:
+            message = (
+                f"The request timed out. Diagnostic information: timestamp '{datetime.now(UTC):%Y%m%dT%H%M%SZ}', subscription "
+                f"id '{_subscription(call)}', tracking id '{uuid.uuid4()}', request correlation id '{uuid.uuid4()}'."
+            )
+            return "ServerTimeout", message
+        case 504:
+            message = "The gateway did not receive a response from 'Microsoft.Batch' within the specified time period."
+            return "GatewayTimeout", message
+        case _:
+            return None
+
+
+def throttled(call: Call, actor: str, retry_after: str) -> str:
+    """The message for a subscription whose requests are throttled: those of `actor`, or of all callers."""
+    named = f" actor '{actor}'" if actor else ""
+    return (
+        f"Number of '{request_kind(call)}' requests for subscription '{_subscription(call)}'{named} exceeded. Please try again after "
+        f"'{retry_after}' seconds after additional tokens are available. Refer to https://aka.ms/arm-throttling for additional "
+        "information."
+    )
+
+
+def _subscription(call: Call) -> str:
+    parts = call.segments
+    return parts[1] if len(parts) > 1 and parts[0].lower() == "subscriptions" else ""
+
+
+def request_kind(call: Call) -> str:
+    """The kind of a request for limits and locks: read, write or delete."""
+    return _KINDS.get(call.method, "write")
 
 
 def unauthorized(call: Call, tenant: str, code: str, message: str, description: str | None = None) -> Reply:

@@ -21,6 +21,8 @@ from keysync.emulator.services.arm_errors import (
     missing_subscription,
     missing_version,
     not_registered,
+    request_kind,
+    throttled,
     unauthorized,
     unknown_namespace,
 )
@@ -34,8 +36,6 @@ from keysync.emulator.wire import Call, Refused, Reply
 _PUBLIC_AUDIENCES = {"https://management.azure.com", "https://management.core.windows.net"}
 _LOOPBACK = re.compile(r"^https://(?:localhost|127\.0\.0\.1|\[::1\])(?=:|$)")
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_KINDS = {"GET": "read", "HEAD": "read", "DELETE": "delete"}
-"""The kind of a request for limits and locks; of every other method it is write."""
 
 T = TypeVar("T")
 
@@ -156,18 +156,13 @@ class Gateway:
     def _take(self, request: ArmRequest, token: Token, limits: dict[str, str]) -> None:
         if self._buckets is None:
             return
-        subscription, kind = request.subscription.lower(), _KINDS.get(request.call.method, "write")
+        subscription, kind = request.subscription.lower(), request_kind(request.call)
         for limit in ARM_LIMITS[kind]:
             actor = "" if limit.is_global else token.object_id
             decision = self._buckets.take((kind, subscription, actor), limit)
             limits[f"x-ms-ratelimit-remaining-subscription-{limit.name}"] = str(decision.remaining)
             if not decision.allowed:
-                named = f" actor '{actor}'" if actor else ""
-                message = (
-                    f"Number of '{kind}' requests for subscription '{request.subscription}'{named} exceeded. Please try again "
-                    f"after '{decision.retry_after}' seconds after additional tokens are available. Refer to "
-                    "https://aka.ms/arm-throttling for additional information."
-                )
+                message = throttled(request.call, actor, str(decision.retry_after))
                 headers = {"Retry-After": str(decision.retry_after)}
                 raise Refused(gateway_error(429, "SubscriptionRequestsThrottled", message, headers=headers))
 
@@ -223,7 +218,7 @@ class Gateway:
         return self.access.sees(self.token(call), scope)
 
     def _check_state(self, request: ArmRequest, operation: ArmOperation) -> None:
-        kind = _KINDS.get(request.call.method, "write")
+        kind = request_kind(request.call)
         if kind == "read":
             return
         if self._state.subscriptions[request.subscription.lower()].is_read_only:

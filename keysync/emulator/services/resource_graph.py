@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from keysync.emulator.services.arm import ArmOperation, ArmRequest
 from keysync.emulator.services.batch_bodies import account_body
+from keysync.emulator.services.gateway import Gateway
 from keysync.emulator.services.paging import decode_token, encode_token
-from keysync.emulator.state import Account, State
+from keysync.emulator.services.resources import Resource, resources_of
+from keysync.emulator.state import State
 from keysync.emulator.throttle import GRAPH_QUERIES, TokenBuckets
-from keysync.emulator.tokens import Token
 from keysync.emulator.wire import Call, Json, Refused, Reply, as_list, as_object, error, json_body
 
 GRAPH_VERSIONS = ("2021-03-01", "2022-10-01", "2024-04-01")
@@ -43,19 +44,14 @@ def table_of(call: Call) -> str:
 
 
 class ResourceGraph:
-    """The provider Microsoft.ResourceGraph: queries of `state`.
-
-    `caller` gives the claims of a call's token. `buckets` is None without limits.
-    """
+    """The provider Microsoft.ResourceGraph: queries of what the caller may read. `buckets` is None without limits."""
 
     namespace: ClassVar[str] = "Microsoft.ResourceGraph"
     versions: ClassVar[Mapping[str, tuple[str, ...]]] = {"resources": GRAPH_VERSIONS}
 
-    def __init__(
-        self, state: State, caller: Callable[[Call], Token], buckets: TokenBuckets | None, *, page_size: int
-    ) -> None:
+    def __init__(self, state: State, gateway: Gateway, buckets: TokenBuckets | None, *, page_size: int) -> None:
         self._state = state
-        self._caller = caller
+        self._gateway = gateway
         self._buckets = buckets
         self._page_size = page_size
 
@@ -68,7 +64,7 @@ class ResourceGraph:
     def _limited(self, call: Call) -> Reply:
         if self._buckets is None:
             return self.query(call)
-        decision = self._buckets.take(("graph", self._caller(call).object_id), GRAPH_QUERIES)
+        decision = self._buckets.take(("graph", self._gateway.token(call).object_id), GRAPH_QUERIES)
         quota = {"x-ms-user-quota-remaining": str(decision.remaining), "x-ms-user-quota-resets-after": "00:00:05"}
         if decision.allowed:
             reply = self.query(call)
@@ -87,14 +83,14 @@ class ResourceGraph:
         if not isinstance(query, str) or not query.strip():
             return _bad("BadRequest", "The query is missing.")
         table, *steps = (step.strip() for step in _STEP.findall(query))
-        rows, limited = _run(list(self._table(table.lower(), self._visible(body))), steps)
+        rows, limited = _run(list(self._table(call, table.lower(), self._visible(call, body))), steps)
         return self._page(body, rows, limited)
 
-    def _visible(self, body: Json) -> list[str]:
+    def _visible(self, call: Call, body: Json) -> list[str]:
         requested = as_list(body.get("subscriptions"))
-        existing = self._state.by_subscription
+        existing = [each for each in self._state.by_subscription if self._gateway.sees(call, f"/subscriptions/{each}")]
         if not requested:
-            return list(existing)
+            return existing
         visible = [str(subscription).lower() for subscription in requested if str(subscription).lower() in existing]
         if not visible:
             message = "The query request has no valid subscriptions."
@@ -102,11 +98,12 @@ class ResourceGraph:
             raise Refused(error(400, "BadRequest", message, details=details))
         return visible
 
-    def _table(self, name: str, subscriptions: Sequence[str]) -> Iterator[Json]:
+    def _table(self, call: Call, name: str, subscriptions: Sequence[str]) -> Iterator[Json]:
         if name == "resources":
             for subscription in subscriptions:
-                for account in self._state.by_subscription[subscription]:
-                    yield self._row(account)
+                for resource in resources_of(self._state, subscription):
+                    if self._gateway.may_read(call, f"{resource.type}/read", resource.id):
+                        yield self._row(resource)
         elif name == "resourcecontainers":
             for subscription in subscriptions:
                 arm_id = f"/subscriptions/{subscription}"
@@ -114,13 +111,14 @@ class ResourceGraph:
         else:
             raise Refused(_bad("InvalidQuery", f"There is no table {name!r}."))
 
-    def _row(self, account: Account) -> Json:
+    def _row(self, resource: Resource) -> Json:
         # Resource Graph returns types and groups in lower case, and the rest as the resource provider returns it.
+        account = self._state.accounts.get(resource.id.lower())
         return {
-            **account_body(account),
-            "type": "microsoft.batch/batchaccounts",
-            "resourceGroup": account.resource_group.lower(),
-            "subscriptionId": account.subscription_id,
+            **(account_body(account) if account is not None else resource.body()),
+            "type": resource.type.lower(),
+            "resourceGroup": resource.group.lower(),
+            "subscriptionId": resource.id.split("/")[2],
         }
 
     def _page(self, body: Json, rows: list[Json], limited: bool) -> Reply:

@@ -42,7 +42,7 @@ class ResourceManager:
             BatchAccounts(state, self._gateway, page_size=page_size),
             KeyVaults(state, self._gateway, page_size=page_size),
             Authorization(state.roles, access.directory, self._gateway, page_size=page_size),
-            ResourceGraph(state, self._gateway.token, buckets, page_size=graph_page_size),
+            ResourceGraph(state, self._gateway, buckets, page_size=graph_page_size),
         ]
         self._providers = {provider.namespace.lower(): provider for provider in providers}
         self._resources = Resources(state, self._gateway, self._providers, page_size=page_size)

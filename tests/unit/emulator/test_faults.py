@@ -20,7 +20,7 @@ async def test_the_first_matching_fault_applies(client, azure):
     azure.faults.add(Fault(operation="listkeys", target="ACCT*", status=429, retry_after="7", times=1))
     azure.faults.add(Fault(operation="*", target="acct1", status=503, times=1, headers={"x-more": "yes"}))
     status, body, headers = await client.arm(KEYS, "POST")
-    assert (status, headers["Retry-After"], body["error"]["code"]) == (429, "7", "TooManyRequests")
+    assert (status, headers["Retry-After"], body["error"]["code"]) == (429, "7", "SubscriptionRequestsThrottled")
     status, body, headers = await client.arm(KEYS, "POST")
     assert (status, headers["x-more"]) == (503, "yes")
     assert (await client.arm(KEYS, "POST"))[0] == 200

@@ -134,3 +134,22 @@ async def test_a_fault_can_target_a_table(ask, azure):
     with pytest.raises(HttpResponseError) as caught:
         await ask("resourcecontainers | project id", SUB)
     assert caught.value.error.code == "AuthorizationFailed"
+
+
+async def test_rows_are_what_a_role_allows():
+    """A role on one account shows that account and its subscription; vaults are rows, too."""
+    group = {"subscription_id": SUB, "resource_group": "rg"}
+    accounts = [AccountData(**group, name="acct0"), AccountData(**group, name="acct1")]
+    reader = {"name": "reader", "roles": [{"role": "Reader", "scope": "acct1"}, {"role": "Reader", "scope": "kv-a"}]}
+    content = EmulatorData.model_validate(
+        {"subscriptions": [OTHER], "accounts": accounts, "vaults": VAULTS, "identities": [reader]}
+    )
+    async with Emulator(content) as azure, connect(azure) as client:
+        _, page, _ = await client.arm(PATH, "POST", json={"query": "resources | project id, type, subscriptionId"})
+        assert [(row["id"].rpartition("/")[2], row["type"]) for row in page["data"]] == [
+            ("acct1", "microsoft.batch/batchaccounts"),
+            ("kv-a", "microsoft.keyvault/vaults"),
+        ]
+        assert {row["subscriptionId"] for row in page["data"]} == {SUB}
+        status, body, _ = await client.arm(PATH, "POST", json={"query": "resources", "subscriptions": [OTHER]})
+        assert (status, body["error"]["details"][0]["code"]) == (400, "NoValidSubscriptionsInQueryRequest")
