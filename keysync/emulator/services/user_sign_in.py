@@ -16,7 +16,8 @@ from keysync.emulator.tokens import BadToken, Tokens
 from keysync.emulator.wire import Call, Json, Reply
 
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
-_SEALED = {"authorization_code": "code", "refresh_token": "refresh_token", DEVICE_CODE: "device_code"}
+# The names of grants and of parameters.
+_SEALED = {"authorization_code": "code", "refresh_token": "refresh_token", DEVICE_CODE: "device_code"}  # nosec B105
 GRANTS = frozenset(_SEALED)
 """The grants of users. Each is redeemed by the parameter of the same line."""
 
