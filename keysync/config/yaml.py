@@ -52,17 +52,19 @@ class Spot:
 
 @dataclass(slots=True)
 class Document:
-    """A YAML file as plain values (`value`), with a `Spot` for each location and the findings so far.
+    """A YAML file as plain values (`value`), with a `Spot` for each location and the findings so far. `build` fills it.
 
     `reported` holds the locations that have a finding; validation adds none there. `hidden` are the values to mask.
     """
 
     file: str
+    environ: Mapping[str, str]
     value: dict[str, Any] = field(default_factory=dict[str, Any])
     findings: list[Finding] = field(default_factory=list[Finding])
     spots: dict[Location, Spot] = field(default_factory=dict[Location, Spot])
     reported: set[Location] = field(default_factory=set[Location])
     hidden: list[Spot] = field(default_factory=list[Spot])
+    _open: set[int] = field(default_factory=set[int])  # nodes that contain the current one, by id
 
     def report(self, location: Location, problem: Problem) -> None:
         """Adds a finding at `location`."""
@@ -111,6 +113,86 @@ class Document:
             text = re.sub(pattern, mask, text, flags=re.IGNORECASE)
         return text
 
+    def build(self, location: Location, key: _Node, node: _Node) -> object:
+        """Converts a node of the parser, which is at `location` under `key`, to a plain value, and records its `Spot`."""
+        if len(self.spots) >= _MAX_VALUES:
+            raise file_error(self.file, f"with its aliases the file has more than {_MAX_VALUES} values")
+        self.spots[location] = spot = Spot(node, key, (node.id == "scalar" and node.value) or None)
+        kind = str(node.tag).removeprefix(_TAG_PREFIX)
+        if id(node) in self._open:
+            self.report(location, Problem("found an alias of a value that contains this alias"))
+            return None
+        if kind not in _PLAIN_KINDS:
+            problem = Problem("found a YAML tag, expected a plain value", "remove the part after the '!'")
+            self.report(location, problem)
+            return None
+        self._open.add(id(node))
+        spot.value = self._value(location, spot, kind)
+        self._open.discard(id(node))
+        if spot.value and isinstance(spot.value, str) and (spot.variables or is_secret_key(location)):
+            self.hidden.append(spot)
+        return spot.value
+
+    def _value(self, location: Location, spot: Spot, kind: str) -> object:
+        node = spot.node
+        if node.id == "mapping":
+            entries = self._entries(location, node).items()
+            return {name: self.build((*location, name), key, value) for name, (key, value) in entries}
+        if node.id == "sequence":
+            return [self.build((*location, index), None, item) for index, item in enumerate(node.value)]
+        value = _parse_scalar(kind, str(node.value))
+        return self._expanded(location, spot, value) if isinstance(value, str) and "${" in value else value
+
+    def _entries(self, location: Location, node: _Node) -> dict[str, tuple[_Node, _Node]]:
+        """The keys of a mapping with their nodes. Keys of its own win over keys that ``<<`` adds."""
+        entries: dict[str, tuple[_Node, _Node]] = {}
+        merged: list[_Node] = []
+        for key, value in node.value:
+            name = str(key.value)
+            if key.id != "scalar":
+                self._report_key(location, key, "found a list or a mapping as a key, expected text")
+            elif name == "<<" and not key.style:
+                merged += value.value if value.id == "sequence" else [value]
+            elif name in entries:
+                first, _ = _position(entries[name][0])
+                self._report_key((*location, name), key, f"duplicate key, first in line {first}", "keep one of them")
+            else:
+                entries[name] = (key, value)
+        for source in merged:
+            if source.id != "mapping":
+                self.report(location, Problem("found '<<' with a value that is no mapping"))
+                continue
+            for key, value in source.value:
+                entries.setdefault(str(key.value), (key, value))
+        return entries
+
+    def _report_key(self, location: Location, key: _Node, message: str, hint: str | None = None) -> None:
+        self.findings.append(Finding(self.file, *_position(key), dotted(location), message, hint))
+
+    def _expanded(self, location: Location, spot: Spot, text: str) -> str:
+        """`text` with its variables replaced; ``$${`` becomes ``${``. Values of variables are not expanded again."""
+
+        def replace(match: re.Match[str]) -> str:
+            name, closed = match.groups()
+            if name is None:
+                return "${"
+            if not closed:
+                problem = Problem("found '${' without its '}'", _ESCAPE_HINT)
+            elif not _VARIABLE.fullmatch(name):
+                problem = Problem("found '${…}' with text that is no name of a variable", _ESCAPE_HINT)
+            else:
+                spot.variables += (name,)
+                if name in self.environ:
+                    return secret_text(self.environ[name])
+                shown = name if _SHOWN_VARIABLE.fullmatch(name) else "…"
+                problem = Problem(f"the environment variable {shown} is not set", f"set {shown}, or {_ESCAPE_HINT}")
+            self.report(location, problem)
+            return ""
+
+        value = FromEnvironment(_REFERENCE.sub(replace, text))
+        value.variable = spot.variables[0] if spot.variables and text == f"${{{spot.variables[0]}}}" else None
+        return value if spot.variables else str(value)
+
 
 def read_document(path: Path, *, environ: Mapping[str, str]) -> Document:
     """Reads `path` without validating it. The document keeps the findings so far.
@@ -119,9 +201,9 @@ def read_document(path: Path, *, environ: Mapping[str, str]) -> Document:
     """
     file = str(path)
     node = _compose(file, _read_text(path, file))
-    document = Document(file)
+    document = Document(file, environ)
     try:
-        value = _Builder(document, environ).build((), None, node)
+        value = document.build((), None, node)
     except RecursionError:
         raise file_error(file, _TOO_DEEP) from None
     if not isinstance(value, dict):
@@ -183,96 +265,6 @@ def _syntax_finding(file: str, text: str, error: _MarkedError) -> Finding:
 def _position(node: _Node) -> tuple[int, int]:
     """Line and column of the start of a node, from 1."""
     return node.start_mark.line + 1, node.start_mark.column + 1
-
-
-class _Builder:
-    """Converts nodes of the parser to plain values, and records a `Spot` for each."""
-
-    def __init__(self, document: Document, environ: Mapping[str, str]) -> None:
-        self._document = document
-        self._environ = environ
-        self._open: set[int] = set()  # nodes that contain the current one, by id
-
-    def build(self, location: Location, key: _Node, node: _Node) -> object:
-        """The value of `node`, which is at `location` under `key`."""
-        document = self._document
-        if len(document.spots) >= _MAX_VALUES:
-            raise file_error(document.file, f"with its aliases the file has more than {_MAX_VALUES} values")
-        document.spots[location] = spot = Spot(node, key, (node.id == "scalar" and node.value) or None)
-        kind = str(node.tag).removeprefix(_TAG_PREFIX)
-        if id(node) in self._open:
-            document.report(location, Problem("found an alias of a value that contains this alias"))
-            return None
-        if kind not in _PLAIN_KINDS:
-            problem = Problem("found a YAML tag, expected a plain value", "remove the part after the '!'")
-            document.report(location, problem)
-            return None
-        self._open.add(id(node))
-        spot.value = self._value(location, spot, kind)
-        self._open.discard(id(node))
-        if spot.value and isinstance(spot.value, str) and (spot.variables or is_secret_key(location)):
-            document.hidden.append(spot)
-        return spot.value
-
-    def _value(self, location: Location, spot: Spot, kind: str) -> object:
-        node = spot.node
-        if node.id == "mapping":
-            entries = self._entries(location, node).items()
-            return {name: self.build((*location, name), key, value) for name, (key, value) in entries}
-        if node.id == "sequence":
-            return [self.build((*location, index), None, item) for index, item in enumerate(node.value)]
-        value = _parse_scalar(kind, str(node.value))
-        return self._expanded(location, spot, value) if isinstance(value, str) and "${" in value else value
-
-    def _entries(self, location: Location, node: _Node) -> dict[str, tuple[_Node, _Node]]:
-        """The keys of a mapping with their nodes. Keys of its own win over keys that ``<<`` adds."""
-        entries: dict[str, tuple[_Node, _Node]] = {}
-        merged: list[_Node] = []
-        for key, value in node.value:
-            name = str(key.value)
-            if key.id != "scalar":
-                self._report_key(location, key, "found a list or a mapping as a key, expected text")
-            elif name == "<<" and not key.style:
-                merged += value.value if value.id == "sequence" else [value]
-            elif name in entries:
-                first, _ = _position(entries[name][0])
-                self._report_key((*location, name), key, f"duplicate key, first in line {first}", "keep one of them")
-            else:
-                entries[name] = (key, value)
-        for source in merged:
-            if source.id != "mapping":
-                self._document.report(location, Problem("found '<<' with a value that is no mapping"))
-                continue
-            for key, value in source.value:
-                entries.setdefault(str(key.value), (key, value))
-        return entries
-
-    def _report_key(self, location: Location, key: _Node, message: str, hint: str | None = None) -> None:
-        self._document.findings.append(Finding(self._document.file, *_position(key), dotted(location), message, hint))
-
-    def _expanded(self, location: Location, spot: Spot, text: str) -> str:
-        """`text` with its variables replaced; ``$${`` becomes ``${``. Values of variables are not expanded again."""
-
-        def replace(match: re.Match[str]) -> str:
-            name, closed = match.groups()
-            if name is None:
-                return "${"
-            if not closed:
-                problem = Problem("found '${' without its '}'", _ESCAPE_HINT)
-            elif not _VARIABLE.fullmatch(name):
-                problem = Problem("found '${…}' with text that is no name of a variable", _ESCAPE_HINT)
-            else:
-                spot.variables += (name,)
-                if name in self._environ:
-                    return secret_text(self._environ[name])
-                shown = name if _SHOWN_VARIABLE.fullmatch(name) else "…"
-                problem = Problem(f"the environment variable {shown} is not set", f"set {shown}, or {_ESCAPE_HINT}")
-            self._document.report(location, problem)
-            return ""
-
-        value = FromEnvironment(_REFERENCE.sub(replace, text))
-        value.variable = spot.variables[0] if spot.variables and text == f"${{{spot.variables[0]}}}" else None
-        return value if spot.variables else str(value)
 
 
 def _parse_scalar(kind: str, text: str) -> str | float | bool | None:
