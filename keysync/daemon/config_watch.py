@@ -123,9 +123,6 @@ class ConfigWatch:
 
     def _digest(self, path: Path) -> bytes:
         try:
-            if not path.is_file():
-                path.stat()  # raises OSError if the path does not exist
-                return b"no regular file"
             with open_regular(path) as file:
                 # In pieces: glibc would keep the memory of a whole file.
                 return file_digest(file, lambda: blake2b(key=self._key)).digest()

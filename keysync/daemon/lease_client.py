@@ -64,27 +64,26 @@ class LeaseClient:
 
     async def get(self) -> Lease | None:
         """The Lease; None if it does not exist."""
-        return await self._call("GET", f"{self._url}/{self._metadata['name']}", None, quiet=_NOT_FOUND)
+        return await self._call("GET", None, quiet=_NOT_FOUND)
 
     async def write(self, before: Lease | None, spec: Mapping[str, object]) -> Lease | None:
         """Replaces the spec of `before`, or creates the Lease. None if another replica was faster (resourceVersion)."""
         if before is not None:
-            url = f"{self._url}/{self._metadata['name']}"
-            return await self._call("PUT", url, {**before.body, "spec": spec}, quiet=_CONFLICT)
+            return await self._call("PUT", {**before.body, "spec": spec}, quiet=_CONFLICT)
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": self._metadata, "spec": spec}
-        return await self._call("POST", self._url, body, quiet=_CONFLICT)
+        return await self._call("POST", body, quiet=_CONFLICT)
 
     async def close(self) -> None:
         """Closes the connections."""
         await self._session.close()
 
-    async def _call(self, method: str, url: str, body: object, *, quiet: int) -> Lease | None:
+    async def _call(self, method: str, body: object, *, quiet: int) -> Lease | None:
         """The Lease of the reply; None if its status is `quiet`."""
         try:
             async with asyncio.timeout(self._seconds):
-                reply = await self._send(method, url, body)
+                reply = await self._send(method, body)
                 if reply.status == _UNAUTHORIZED:
-                    reply = await self._send(method, url, body)
+                    reply = await self._send(method, body)
                 parsed = await reply.json(content_type=None) if reply.ok else None
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise _failure(f"no answer from Kubernetes: {type(error).__name__}") from error
@@ -100,7 +99,8 @@ class LeaseClient:
             raise _failure("the reply of Kubernetes is not about this Lease")
         return Lease(found, spec, version, holder if isinstance(holder, str) and holder else None)
 
-    async def _send(self, method: str, url: str, body: object) -> aiohttp.ClientResponse:
+    async def _send(self, method: str, body: object) -> aiohttp.ClientResponse:
+        url = self._url if method == "POST" else f"{self._url}/{self._metadata['name']}"
         headers = {"Authorization": f"Bearer {self._read_token()}"}
         async with self._session.request(method, url, json=body, headers=headers, allow_redirects=False) as reply:
             await reply.read()

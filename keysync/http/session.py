@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -44,16 +43,13 @@ class Sockets:
 
     async def close(self) -> None:
         """Shuts down the open sockets and waits until the event loop has closed them, at most a second."""
-        for open_socket in self._open():
-            with suppress(OSError):  # never connected, or closed by the peer
-                open_socket.shutdown(socket.SHUT_RDWR)
+        for each in self._sockets:
+            with suppress(OSError):  # never connected, or closed
+                each.shutdown(socket.SHUT_RDWR)
         with suppress(TimeoutError):
             async with asyncio.timeout(_MAX_WAIT_SECONDS):
-                while self._open():  # noqa: ASYNC110  # asyncio has no event for it
+                while any(each.fileno() >= 0 for each in self._sockets):  # noqa: ASYNC110  # asyncio has no event for it
                     await asyncio.sleep(_POLL_SECONDS)
-
-    def _open(self) -> Sequence[socket.socket]:
-        return [open_socket for open_socket in self._sockets if open_socket.fileno() >= 0]
 
 
 def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
