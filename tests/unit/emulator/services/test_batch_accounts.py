@@ -59,9 +59,10 @@ async def test_the_sdk_turns_shared_keys_off_and_on(client, azure):
     )
     account = await client.batch.batch_account.update("rg", "acct1", update)
     assert (account.allowed_authentication_modes, account.tags) == (["AAD"], {"team": "fx"})
-    status, body, _ = await client.arm(f"{BASE}/acct1/listKeys{V}", "POST")
-    assert (status, body["error"]["code"]) == (403, "SharedKeyAccessNotAllowed")
-    assert "invented" in body["error"]["message"]
+    for path, sent in [("listKeys", {}), ("regenerateKeys", {"json": {"keyName": "Primary"}})]:
+        status, body, _ = await client.arm(f"{BASE}/acct1/{path}{V}", "POST", **sent)
+        assert (status, body["error"]["code"]) == (403, "SharedKeyAccessNotAllowed")
+        assert "invented" in body["error"]["message"]
     assert (await patch(client, {"properties": {"allowedAuthenticationModes": None}}))[0] == 200
     assert (await client.batch.batch_account.get_keys("rg", "acct1")).primary == "p1"
     assert azure.counts["updateAccount"] == 2
