@@ -51,6 +51,7 @@ OPERATIONS: Final[tuple[str, ...]] = get_args(Operation)
 _WRITES: Final = ("setSecret", "updateSecret", "deleteSecret")
 _OF_KIND: Final[dict[FaultKind, tuple[str, ...]]] = {
     "misrouted": ("getAccount", "listKeys", "regenerateKeys", "getSecret", "listVersions", *_WRITES),
+    "null_keys": ("token", "listKeys", "regenerateKeys", "getSecret", "setSecret", "backupSecret"),
     "stale": _WRITES,
     "ignored": _WRITES,
 }
@@ -77,8 +78,8 @@ class Fault(BaseModel):
     ``vault/secret``, or the vault's name for a call about no single secret. A pattern without a slash also matches every
     secret of the vault that it names.
 
-    With `after` the operation takes effect before the fault replaces the reply. ``truncated`` and ``null_keys`` always
-    work that way, because they alter the real reply. With `after` and `delay` the effect comes `delay` seconds after the
+    With `after` the operation takes effect before the fault replaces the reply. ``truncated`` and ``null_keys`` (keys,
+    values of secrets and tokens are null) always work that way, because they alter the real reply. With `after` and `delay` the effect comes `delay` seconds after the
     fault, even if the client has disconnected. The default of `status` is 500, and 200 for ``empty`` and ``body``. The text
     of ``html`` and ``body`` is sent `repeat` times; with `gzip` it is compressed, with the header Content-Encoding.
 

@@ -87,6 +87,10 @@ async def test_names_of_secrets_are_listed(control):
         ({"times": 0}, "times: Input should be greater than or equal to 1"),
         ({"kind": "misrouted"}, "a misrouted reply needs `other`"),
         ({"operation": "listSecrets", "kind": "ignored"}, "the kind ignored is for the operations setSecret, "),
+        (
+            {"operation": "peekMessages", "kind": "null_keys"},
+            "the kind null_keys is for the operations token, listKeys, ",
+        ),
     ],
 )
 async def test_an_invalid_fault_is_refused(control, azure, fault, message):
