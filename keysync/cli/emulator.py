@@ -126,6 +126,8 @@ async def _serve(azure: Emulator, content: EmulatorData, options: _Options) -> N
     from keysync.emulator import guide  # noqa: PLC0415  # as above
     from keysync.emulator.private_files import write_private  # noqa: PLC0415  # as above
 
+    for path in options.files().values():
+        path.unlink(missing_ok=True)  # so that a file which is there has the addresses of this emulator
     with interruptible(signal.SIGHUP) as interruption:  # also ends when the terminal is closed
         async with azure:
             click.echo(guide.guide(azure.endpoints, content))

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from keysync.emulator import Emulator, EmulatorData, Endpoints
 from keysync.emulator.wire import Call
 
-TIMEOUT = 300
+TIMEOUT = 600
 SUBSCRIPTION, GROUP, ACCOUNT = "5b000000-0000-4000-8000-000000000001", "rg-render", "render"
 SECRETS = 30
 BATCH_KEY, BATCH_TOKEN = "use Batch with a key", "use Batch with a token"
@@ -159,7 +159,7 @@ async def run(name: str, command: list[str], recorder: Recorder) -> None:
                 "DENIED_VAULT_URL": "https://kv-denied.vault.azure.net",
                 **({} if BATCH_TOKEN in CLIENTS[name] else {"DATA_PLANE": "yes"}),
             }
-            output, code = await _output(command, environ)
+            output, code = await _output(command, environ, Path(folder))
             passed = [line for line in output.splitlines() if line in OPERATIONS]
             for operation in passed:
                 print(f"ok   {name}: {operation}", flush=True)
@@ -194,17 +194,18 @@ def _proxy(endpoints: Endpoints, folder: Path) -> dict[str, str]:
     }
 
 
-async def _output(command: list[str], environ: dict[str, str]) -> tuple[str, int]:
-    process = await asyncio.create_subprocess_exec(
-        *command, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    try:
-        output, _ = await asyncio.wait_for(process.communicate(), TIMEOUT)
-    except TimeoutError:
-        process.kill()
-        output, _ = await process.communicate()
-        return f"{output.decode()}\nkilled after {TIMEOUT} s", 1
-    return output.decode("utf-8", "replace"), process.returncode or 0
+async def _output(command: list[str], environ: dict[str, str], folder: Path) -> tuple[str, int]:
+    """What the command printed, and its exit code. It is killed after TIMEOUT seconds."""
+    path = folder / "output"
+    with path.open("wb") as file:
+        process = await asyncio.create_subprocess_exec(*command, env=environ, stdout=file, stderr=file)
+        try:
+            code = await asyncio.wait_for(process.wait(), TIMEOUT)
+        except TimeoutError:
+            process.kill()
+            code = await process.wait()
+            file.write(f"killed after {TIMEOUT} s\n".encode())
+    return path.read_text(encoding="utf-8", errors="replace"), code
 
 
 def main() -> None:

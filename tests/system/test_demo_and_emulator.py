@@ -154,9 +154,11 @@ def test_an_emulator_prints_a_configuration(tmp_path: Path) -> None:
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    """Until the emulator has written its ready file."""
-    deadline = time.monotonic() + 15
-    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+    """Until the emulator has written its ready file, in place of an earlier one."""
+    deadline, before = time.monotonic() + 15, path.stat().st_ino if path.exists() else None
+    while (
+        (not path.exists() or path.stat().st_ino == before) and process.poll() is None and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
     assert path.exists()
 
@@ -168,8 +170,9 @@ def test_the_written_files_are_all_that_a_sync_needs(tmp_path: Path, shell: str)
     account = {"subscription_id": "11111111-2222-3333-4444-555555555555", "resource_group": "group", "name": "alpha"}
     secret = 'it\'s a "$HOME" `secret`'
     data.write_text(json.dumps({"client_secret": secret, "accounts": [account], "vaults": [{"name": "0x1"}]}))
-    env.write_text("old")
-    env.chmod(0o644)
+    for path in (config, env):
+        path.write_text("of an emulator that has ended")
+        path.chmod(0o644)
     options = ["--write-config", str(config), "--env-file", str(env), "--ready-file", str(ready)]
     with started("emulator", "--data", str(data), *options, temporary=tmp_path) as process:
         wait_for(ready, process)
