@@ -10,16 +10,16 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from keysync.failures import CallFailed
 from keysync.rotation.claim import CLAIM_LASTS, Claim, Phase
 from keysync.rotation.policy import Decision
+from keysync.rotation.prove import Proof
 from keysync.secret.fingerprint import Fingerprint, Fingerprinter
 from keysync.secret.value import SecretValue
 from keysync.sources.interface import KeyName
 
-ProofResult: TypeAlias = Literal["proven", "refused", "unproven"]
 _PROOFS: Final = 5  # of a new key: Batch may take some seconds until it accepts it
 _PROOF_PAUSE_SECONDS: Final = 5.0
 _CLAIM_MARGIN_SECONDS: Final = 5.0
@@ -27,14 +27,6 @@ _CLAIM_MARGIN_SECONDS: Final = 5.0
 
 class RotationStopped(Exception):
     """A step was not completed, for the reason in its message. A later run goes on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """Whether a key signs in. `unproven`: no answer that says so or the opposite, for `reason`."""
-
-    result: ProofResult
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Protocol, TypeAlias
 
 from keysync.config.model import Account
@@ -20,6 +21,19 @@ class AccountKeys:
 
     values: Mapping[KeyName, SecretValue]
     refused: Mapping[KeyName, str] = field(default_factory=dict[KeyName, str])
+
+
+@dataclass(frozen=True, slots=True)
+class SignInReply:
+    """The service's answer to a call that was signed with a key.
+
+    `status` and `code` are of a refusal. `ahead` is how far this machine's clock is ahead of the service's.
+    """
+
+    accepted: bool
+    status: int | None = None
+    code: str | None = None
+    ahead: timedelta | None = None
 
 
 class KeySource(Protocol):

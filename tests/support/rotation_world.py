@@ -12,7 +12,8 @@ from typing import TypeVar
 from keysync.failures import CallFailed, FailureRecord
 from keysync.rotation.claim import CLAIM_TAG, Claim
 from keysync.rotation.policy import Facts, Policy, SlotFacts, decide
-from keysync.rotation.rotate import ActiveSecret, Proof, Reading, RotationStopped, Rotator
+from keysync.rotation.prove import Proof
+from keysync.rotation.rotate import ActiveSecret, Reading, RotationStopped, Rotator
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.reveal import reveal
 from keysync.secret.value import SecretValue
