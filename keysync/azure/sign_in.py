@@ -15,7 +15,7 @@ from keysync.files import irregular_reason
 WORKLOAD_IDENTITY: Final = {
     "tenant_id": "AZURE_TENANT_ID",
     "client_id": "AZURE_CLIENT_ID",
-    "token_file": "AZURE_FEDERATED_TOKEN_FILE",
+    "token_file": "AZURE_FEDERATED_TOKEN_FILE",  # nosec B105  # the name of a variable
 }
 """The variable for each setting of a workload identity, set by the webhook in Kubernetes."""
 

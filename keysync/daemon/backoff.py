@@ -62,7 +62,7 @@ class Backoff:
         drawn = 0.0
         if lasts(record):
             self.failures += 1
-            drawn = random.uniform(0.0, longest(self.failures, interval))
+            drawn = random.uniform(0.0, longest(self.failures, interval))  # nosec B311  # when to try again is no secret
         self.retry_at = min(now + max(record.retry_after or 0.0, drawn), since + BOUND * interval)
 
     def succeeded(self) -> None:
