@@ -6,21 +6,23 @@ import asyncio
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from keysync.calls import ACCOUNT_TIMEOUT_HINT
-from keysync.failures import FailureRecord, FailureTranslator
+from keysync.failures import CallFailed, FailureRecord, FailureTranslator
 from keysync.secret.fingerprint import Fingerprint, Fingerprinter
 from keysync.secret.value import SecretValue
 from keysync.sources.interface import AccountKeys
-from keysync.sync.history import may_need_version, with_history
 from keysync.sync.items import WorkItem
 from keysync.sync.model import Change, Item, ItemRef, Observed
-from keysync.targets.interface import CacheValidation, Observation, SecretTarget
+from keysync.sync.ownership import is_managed
+from keysync.targets.interface import CacheValidation, History, Observation, SecretTarget, StoredSecret
 from keysync.tracing import ACCOUNT, span
 
 _MIN_SLOTS: Final = 4
+# Above this number, or above half of `changes_per_day`, the count in the tags is not exact enough: the versions are listed.
+_COUNTED_IN_TAGS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,27 @@ class Collector:
         if not isinstance(error, Exception):
             raise error  # the run is being cancelled
         return self.translator.record(error, operation=operation, scope=scope)
+
+
+def may_need_version(observed: Observed) -> bool:
+    """Whether the plan may write a new version of an existing secret. Only then is its history read."""
+    return not observed.has_key and is_managed(observed)
+
+
+async def with_history(target: SecretTarget, observed: Observed) -> Observed:
+    """`observed` with its history, if it may need a version and the history can be read.
+
+    An identity without permission to list versions still keeps keys in sync (docs/safety.md).
+    """
+    if not isinstance(observed.current, StoredSecret) or not may_need_version(observed):
+        return observed
+    per_day = observed.item.policy.changes_per_day
+    at_most = History(_COUNTED_IN_TAGS, _COUNTED_IN_TAGS if per_day is None else (per_day - 1) // 2)
+    try:
+        history = await target.history(observed.item.ref.secret, observed.current, at_most=at_most)
+    except CallFailed:
+        return observed
+    return replace(observed, history=history)
 
 
 def all_failed(work_item: WorkItem, record: FailureRecord) -> Collected:

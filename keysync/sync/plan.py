@@ -8,10 +8,9 @@ from datetime import datetime
 from typing import Final
 
 from keysync.sync import messages
-from keysync.sync.history import too_many_versions, version_warning
 from keysync.sync.model import Change, ChangeKind, Field, Item, Observed, Verdict
 from keysync.sync.ownership import OWN, former_id, is_free, is_managed, is_ours, own_tags, owner_of
-from keysync.targets.interface import MAX_TAGS, Absent, Disabled, Metadata, SoftDeleted, StoredSecret
+from keysync.targets.interface import MAX_TAGS, Absent, Disabled, History, Metadata, SoftDeleted, StoredSecret
 
 _WHY_UPDATED: Final[Mapping[Verdict, str]] = {
     "stale": "the stored value is not the live key",
@@ -21,6 +20,9 @@ _WHY_UPDATED: Final[Mapping[Verdict, str]] = {
         "both keys changed since the last run: regenerate one at a time, so that consumers of the other key keep working"
     ),
 }
+# Key Vault cannot back up a secret with more than 500 versions (docs/safety.md).
+_MANY_VERSIONS: Final = 300
+_TOO_MANY_VERSIONS: Final = 450
 _VALUE: Final[frozenset[Field]] = frozenset({"value"})
 
 
@@ -102,6 +104,31 @@ def _managed(observed: Observed, stored: StoredSecret, verdict: Verdict, now: da
     reason, warning = _WHY_UPDATED.get(verdict, _WHY_UPDATED["stale"]), version_warning(observed.history)
     needs_accept = too_many_versions(observed.history, item.policy.changes_per_day)
     return replace(change, reason=f"{reason}; {warning}" if warning else reason, needs_accept=needs_accept)
+
+
+def too_many_versions(history: History | None, changes_per_day: int | None) -> str | None:
+    """Why a secret needs `--accept` before it gets another version; None if it may have one."""
+    if history is None:
+        return None  # the identity may not list versions, and a late key is an outage
+    if history.versions >= _TOO_MANY_VERSIONS:
+        return (
+            f"the secret has {history.versions} versions, and with more than 500 it cannot be backed up: not written. "
+            "Delete and purge it once, or use another name in `secrets`; to write it anyway"
+        )
+    if changes_per_day is not None and history.today >= changes_per_day:
+        times = "once" if history.today == 1 else f"{history.today} times"
+        return (
+            f"the secret changed {times} in 24 hours (limits.changes_per_day is {changes_per_day}): not written, "
+            "another tool may be writing it too. Check its versions; to write it anyway"
+        )
+    return None
+
+
+def version_warning(history: History | None) -> str | None:
+    """A warning that the secret has many versions and should be renewed soon; None otherwise."""
+    if history is None or history.versions < _MANY_VERSIONS:
+        return None
+    return f"it has {history.versions} versions, at {_TOO_MANY_VERSIONS} keysync stops writing it"
 
 
 def _unmanaged(observed: Observed, stored: StoredSecret, now: datetime) -> Change:

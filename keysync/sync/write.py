@@ -12,7 +12,7 @@ from typing import Final
 from keysync.calls import READ_BARRIER, ReadBarrier
 from keysync.failures import FailureTranslator, StaleRead
 from keysync.secret.value import SecretValue
-from keysync.sync.history import with_history
+from keysync.sync.collect import with_history
 from keysync.sync.locks import SecretLocks
 from keysync.sync.messages import changed_meanwhile, orphan_changed_meanwhile
 from keysync.sync.model import DONE, REMOVALS, WRITES, Change, ChangeKind, Field, ItemRef, Observed, Outcome, Result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keysync.sync.history import too_many_versions, version_warning
+from keysync.sync.plan import too_many_versions, version_warning
 from keysync.targets.interface import History
 
 

@@ -96,9 +96,9 @@ LIMITS = st.builds(Limits, creates=st.integers(0, 20), update_percent=PERCENT, r
 def test_a_higher_limit_stops_no_more_plans(plan: Plan, one: Limits, other: Limits) -> None:
     """A plan within a limit is within any higher one."""
     higher = Limits(
-        max(one.creates, other.creates),
-        max(one.update_percent, other.update_percent),
-        max(one.removal_percent, other.removal_percent),
+        creates=max(one.creates, other.creates),
+        update_percent=max(one.update_percent, other.update_percent),
+        removal_percent=max(one.removal_percent, other.removal_percent),
     )
     vaults = ("main", "spare")
 
