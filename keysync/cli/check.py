@@ -28,7 +28,7 @@ from keysync.failures import CallFailed, FailureRecord
 from keysync.names import natural
 from keysync.report.causes import affected, identity_of, many
 from keysync.report.console import Span, to_json
-from keysync.report.progress import ProgressBar
+from keysync.report.progress import progress_bar
 from keysync.report.text import account_name, print_message
 from keysync.secret.redact import Redactor
 from keysync.sources.discovery import Inventory
@@ -70,7 +70,7 @@ _INTERRUPTED: Final = Diagnosis("warning", "check", "interrupted: the rest was n
 async def run(options: Options, config: Config, redactor: Redactor) -> int:
     """Prints the findings. Returns 1 if one is a problem, else 0. Raises KeysyncError before the first request."""
     selection = Selection(options=options.options_hint, dry_run=True)
-    with interruptible() as interruption, ProgressBar() as bar:
+    with interruptible() as interruption, progress_bar() as bar:
         async with AsyncExitStack() as stack:
             clients = await open_clients(stack, config, redactor)
             runtime = await open_runtime(stack, clients, Shared(redactor, (bar,), lambda: interruption.stop, selection))

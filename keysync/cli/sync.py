@@ -16,7 +16,7 @@ from keysync.errors import Instruction, UsageError
 from keysync.names import fold
 from keysync.report import json, text
 from keysync.report.log import RunLog
-from keysync.report.progress import ProgressBar
+from keysync.report.progress import progress_bar
 from keysync.report.tracing import open_tracing
 from keysync.secret.redact import Redactor
 from keysync.sources.discovery import Inventory
@@ -43,7 +43,7 @@ async def run(options: Options, config: Config, redactor: Redactor) -> int:
         options.dry_run,
         options.accept,
     )
-    with interruptible() as interruption, ProgressBar() as bar:
+    with interruptible() as interruption, progress_bar() as bar:
         observers = (RunLog(), *([run_metrics.metrics] if run_metrics else []), bar)
         shared = Shared(redactor, observers, lambda: interruption.stop, selection, options.shard)
         async with AsyncExitStack() as stack:

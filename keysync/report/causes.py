@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, TypeAlias
 
 from keysync.failures import FailureKind, FailureRecord
@@ -37,6 +37,15 @@ def cause_text(result: Result) -> str | None:
         return None
     kind, status, codes, about, operation = identity_of(result.error)
     return " ".join(str(part) for part in (result.outcome, kind, status, *codes, about, operation) if part)
+
+
+def by_cause(results: Iterable[Result]) -> dict[Identity, list[Result]]:
+    """The results that have one failure in common, or without a failure the outcome and its reason."""
+    causes: dict[Identity, list[Result]] = {}
+    for result in results:
+        cause = (result.outcome, result.reason) if result.error is None else cause_of(result)
+        causes.setdefault(cause, []).append(result)
+    return causes
 
 
 def many(count: int, noun: str) -> str:

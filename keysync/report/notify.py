@@ -6,14 +6,14 @@ import asyncio
 import json
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias, cast
 
 import structlog
 
-from keysync.report.events import Event, ItemState, describe, stop_transitions, transitions
+from keysync.report.events import stop_transitions, transitions
 from keysync.report.webhook import Delivery, Webhook
 from keysync.sync.model import BAD, ItemRef, Report
 from keysync.sync.observers import RunObserver
@@ -52,7 +52,7 @@ class Notifier(RunObserver):
         self._clock = clock
         self._log: Any = structlog.get_logger("keysync")
         self._queue: deque[dict[str, Any]] = deque(maxlen=_CAPACITY)
-        self._states: Mapping[ItemRef, ItemState] = {}
+        self._failed: set[ItemRef] = set()
         self._blocked_checksum: str | None = None
         self._sending = 0
         self._closing = False
@@ -94,18 +94,14 @@ class Notifier(RunObserver):
     def _events(self, report: Report) -> list[dict[str, Any]]:
         # An interrupted run fails all items that it did not reach, which says nothing about them.
         conclusive = (each for each in report.results if not (report.interrupted and each.outcome in BAD))
-        items, self._states = transitions(self._states, conclusive)
+        items, self._failed = transitions(self._failed, conclusive)
         stops, self._blocked_checksum = stop_transitions(self._blocked_checksum, report)
-        events: tuple[Event, ...] = (*items, *stops)
-        about: dict[str, Any] = {
-            "moment": self._clock(),
-            "run_id": report.run_id,
-            "installation": self._installation,
-        }
+        time = self._clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+        run = {"installation": self._installation, "run_id": report.run_id}
         # Redacted now, not when it is sent: the redactor forgets values that are no longer in use.
         return [
-            _redacted(describe(event, identity=str(uuid.uuid4()), **about), self._redact)
-            for event in events
+            _redacted({"id": str(uuid.uuid4()), "time": time, "event": event.name, **run, **event.fields}, self._redact)
+            for event in (*items, *stops)
             if event.name in self._event_names
         ]
 

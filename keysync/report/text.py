@@ -9,7 +9,7 @@ from typing import Final
 
 from keysync.errors import Instruction
 from keysync.names import natural
-from keysync.report.causes import affected_accounts, identity_of, many
+from keysync.report.causes import affected_accounts, by_cause, many
 from keysync.report.console import Console, Span
 from keysync.report.json import summary
 from keysync.sync.model import BAD, DONE, WRITES, Report, Result
@@ -109,12 +109,8 @@ def _print_note(console: Console, group: Sequence[Result]) -> None:
 
 def _causes(results: Iterable[Result]) -> list[list[Result]]:
     """The results with a note, by cause; problems last."""
-    notes: dict[tuple[object, ...], list[Result]] = {}
-    for result in results:
-        if result.reason is not None and (result.outcome not in _PLAIN or result.verdict in _ALARMING):
-            cause = result.reason if result.error is None else identity_of(result.error)
-            notes.setdefault((result.outcome, cause), []).append(result)
-    return sorted(notes.values(), key=lambda group: group[0].outcome in BAD)
+    noted = [each for each in results if each.reason and (each.outcome not in _PLAIN or each.verdict in _ALARMING)]
+    return sorted(by_cause(noted).values(), key=lambda group: group[0].outcome in BAD)
 
 
 def _affected(group: Sequence[Result]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from keysync.names import natural
 from keysync.report.status import AccountStatus, Status, sync_state_of, verdict_of
-from keysync.sync.model import WRITES, Result
+from keysync.sync.model import DONE, WRITES, Result
 
 Tone: TypeAlias = Literal["good", "warn", "bad", "wait"]
 
@@ -25,14 +25,7 @@ STATES: Final[Mapping[str, tuple[str, Tone]]] = {
     "stale": ("stale", "warn"),
     "attention": ("needs attention", "warn"),
 }
-_PLANNED: Final = {
-    "create": "would be created",
-    "update": "would be updated",
-    "adopt": "would be adopted",
-    "recover": "would be recovered",
-    "disable": "would be disabled",
-    "delete": "would be deleted",
-}
+_PLANNED: Final[Mapping[str, str]] = {kind: f"would be {done}" for kind, done in DONE.items()}
 
 
 def number(value: int) -> str:

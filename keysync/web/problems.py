@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import shorten
@@ -10,7 +9,7 @@ from typing import Final
 
 from keysync.failures import FailureRecord
 from keysync.names import natural
-from keysync.report.causes import Identity, affected_accounts, cause_of
+from keysync.report.causes import Identity, affected_accounts, by_cause
 from keysync.report.status import AccountStatus
 from keysync.sync.model import Result
 from keysync.web.format import Tone
@@ -38,14 +37,11 @@ Causes = Mapping[Identity, SharedCause]
 
 def shared_causes(accounts: Sequence[AccountStatus]) -> Causes:
     """The causes that affect more than one account, most accounts first, at most `MAX_CAUSES`."""
-    by_cause: defaultdict[Identity, list[Result]] = defaultdict(list)
-    for account in accounts:
-        for cause, results in _by_cause(account).items():
-            by_cause[cause] += results
-    affected = {cause: {result.ref.account for result in results} for cause, results in by_cause.items()}
-    several = sorted((cause for cause in by_cause if len(affected[cause]) > 1), key=lambda cause: -len(affected[cause]))
+    causes = by_cause(result for account in accounts for result in account.results if _is_problem(result))
+    affected = {cause: {result.ref.account for result in results} for cause, results in causes.items()}
+    several = sorted((cause for cause in causes if len(affected[cause]) > 1), key=lambda cause: -len(affected[cause]))
     return {
-        cause: _shared(number, by_cause[cause], affected[cause]) for number, cause in enumerate(several[:MAX_CAUSES], 1)
+        cause: _shared(number, causes[cause], affected[cause]) for number, cause in enumerate(several[:MAX_CAUSES], 1)
     }
 
 
@@ -60,21 +56,14 @@ def _shared(number: int, results: Sequence[Result], accounts: set[str]) -> Share
 
 def problems(account: AccountStatus, causes: Causes) -> Iterator[tuple[Result, str, SharedCause | None]]:
     """A result for each cause, the affected secrets if these are not all of the account, and the shared cause if it is one."""
-    for cause, results in _by_cause(account).items():
+    for cause, results in by_cause(filter(_is_problem, account.results)).items():
         names = (f"{result.ref.vault}/{result.ref.secret}" for result in results)
         secrets = ", ".join(names) if len(results) < len(account.results) else ""
         yield results[0], secrets, causes.get(cause)
 
 
-def _by_cause(account: AccountStatus) -> dict[Identity, list[Result]]:
-    """The results with a problem. Those with the same key have the same problem."""
-    causes: dict[Identity, list[Result]] = {}
-    for result in account.results:
-        if result.error is not None:
-            causes.setdefault(cause_of(result), []).append(result)
-        elif result.reason and result.outcome not in _WRITTEN:
-            causes.setdefault((result.outcome, result.reason), []).append(result)
-    return causes
+def _is_problem(result: Result) -> bool:
+    return result.error is not None or bool(result.reason and result.outcome not in _WRITTEN)
 
 
 def problem_text(error: FailureRecord | None, reason: str | None) -> str:

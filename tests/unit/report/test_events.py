@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keysync.failures import CloudError, FailureRecord
-from keysync.report.events import ItemEvent, ItemState, StopEvent, describe, stop_transitions, transitions
+from keysync.report.events import stop_transitions, transitions
 from keysync.sync.model import BAD, DONE, ItemRef, Outcome, Report, Result
 from tests.support.runs import GROUP, ref
 
@@ -31,10 +31,10 @@ ERROR = FailureRecord(
 
 def names(outcomes: Sequence[Outcome]) -> list[str]:
     """The events of one item that has these outcomes in turn, one a run."""
-    states: Mapping[ItemRef, ItemState] = {}
+    failed: set[ItemRef] = set()
     event_names: list[str] = []
     for outcome in outcomes:
-        events, states = transitions(states, [Result(ref("alpha"), outcome)])
+        events, failed = transitions(failed, [Result(ref("alpha"), outcome)])
         event_names += [event.name for event in events]
     return event_names
 
@@ -73,12 +73,12 @@ PASSES = st.lists(
 @given(PASSES)
 def test_items_are_independent(runs: list[dict[str, Outcome]]) -> None:
     """The events of an item depend only on its own outcomes, not on other items in its runs."""
-    states: Mapping[ItemRef, ItemState] = {}
+    failed: set[ItemRef] = set()
     event_names: dict[str, list[str]] = defaultdict(list)
     for outcomes in runs:
-        events, states = transitions(states, [Result(ref(name), outcome) for name, outcome in outcomes.items()])
+        events, failed = transitions(failed, [Result(ref(name), outcome) for name, outcome in outcomes.items()])
         for event in events:
-            event_names[event.result.ref.account.removeprefix(f"{GROUP}/")].append(event.name)
+            event_names[event.fields["account"].removeprefix(f"{GROUP}/")].append(event.name)
     for name in ("a", "b", "c"):
         assert event_names[name] == names([outcomes[name] for outcomes in runs if name in outcomes])
 
@@ -86,14 +86,14 @@ def test_items_are_independent(runs: list[dict[str, Outcome]]) -> None:
 @given(PASSES)
 def test_the_earlier_states_are_not_modified(runs: list[dict[str, Outcome]]) -> None:
     """The function is pure."""
-    states: Mapping[ItemRef, ItemState] = {}
+    failed: set[ItemRef] = set()
     for outcomes in runs:
         results = [Result(ref(name), outcome) for name, outcome in outcomes.items()]
-        before = dict(states)
-        first = transitions(states, results)
-        assert states == before
-        assert transitions(states, results) == first
-        states = first[1]
+        before = set(failed)
+        first = transitions(failed, results)
+        assert failed == before
+        assert transitions(failed, results) == first
+        failed = first[1]
 
 
 def stop(checksum: str) -> Report:
@@ -117,24 +117,17 @@ def test_a_stop_is_one_event_for_each_plan_and_one_at_its_end(reports: list[Repo
     found: list[str] = []
     for report in reports:
         events, blocked = stop_transitions(blocked, report)
-        found += [f"{event.name} {event.checksum}" for event in events]
+        found += [f"{event.name} {event.fields['checksum']}" for event in events]
     assert found == event_names
 
 
 def test_an_event_of_an_item_has_the_documented_fields() -> None:
     """The item, its outcome, and the failure without the service's whole reply."""
-    event = ItemEvent("failed", Result(ref("alpha"), "failed", reason=ERROR.summary, error=ERROR))
-    fields = describe(
-        event, identity="id-1", moment=datetime(2026, 11, 24, 5, 22, tzinfo=UTC), run_id="run-1", installation="prod"
-    )
-    verdict = fields.pop("verdict")
+    [event], _ = transitions((), [Result(ref("alpha"), "failed", reason=ERROR.summary, error=ERROR)])
+    assert event.name == "failed"
+    verdict = event.fields.pop("verdict")
     assert verdict is None or isinstance(verdict, str)
-    assert fields == {
-        "id": "id-1",
-        "time": "2026-11-24T05:22:00Z",
-        "event": "failed",
-        "installation": "prod",
-        "run_id": "run-1",
+    assert event.fields == {
         "account": f"{GROUP}/alpha",
         "vault": "main",
         "secret": "alpha-primary-key",
@@ -153,10 +146,7 @@ def test_an_event_of_an_item_has_the_documented_fields() -> None:
 
 def test_an_event_of_a_stop_has_the_same_fields_and_its_checksum() -> None:
     """Fields of an item are null, so that a receiver handles one shape."""
-    moment = datetime(2026, 11, 24, tzinfo=UTC)
-    item, stopped = (
-        describe(event, identity="i", moment=moment, run_id="r", installation=None)
-        for event in (ItemEvent("changed", Result(ref("alpha"), "created")), StopEvent("stopped", "c0ffee", "too much"))
-    )
-    assert set(stopped) == {*item, "checksum"}
-    assert (stopped["checksum"], stopped["reason"], stopped["account"]) == ("c0ffee", "too much", None)
+    [item], _ = transitions((), [Result(ref("alpha"), "created")])
+    [stopped], _ = stop_transitions(None, replace(PASSED, stopped="too much"))
+    assert set(stopped.fields) == {*item.fields, "checksum"}
+    assert [stopped.fields[name] for name in ("checksum", "reason", "account")] == ["c0ffee", "too much", None]
