@@ -3,47 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
-from keysync.failures import FailureKind, FailureRecord
+from keysync.failures import FailureRecord
 from keysync.names import natural
 from keysync.sync.model import Result
-
-Identity: TypeAlias = tuple[object, ...]
-FailureIdentity: TypeAlias = tuple[FailureKind, int | None, tuple[str, ...], str, str]
 
 _NAMED: Final = 3
 
 
-def identity_of(record: FailureRecord) -> FailureIdentity:
-    """The key by which failures have one cause: codes and scope, not messages, which contain times and request ids.
+def identity_of(record: FailureRecord) -> str:
+    """A text that failures with one cause share: codes and scope, not messages, which contain times and request ids.
 
     Denials of different operations have different fixes, so a 403 includes the operation.
     """
     operation = record.operation if record.http_status == 403 else ""
-    return record.kind, record.http_status, record.codes, record.about, operation
+    parts = (record.kind, record.http_status, *record.codes, record.about, operation)
+    return " ".join(str(part) for part in parts if part)
 
 
-def cause_of(result: Result) -> Identity:
-    """The cause of a result; without a failure its outcome and verdict."""
-    if result.error is None:
-        return result.outcome, result.verdict
-    return result.outcome, *identity_of(result.error)
+def cause_of(result: Result) -> str:
+    """A text that results with one cause share: the outcome, and the failure, or else the verdict."""
+    return f"{result.outcome} {result.verdict if result.error is None else identity_of(result.error)}"
 
 
-def cause_text(result: Result) -> str | None:
-    """The cause of a failure as text for the status snapshot. It is equal if `cause_of` is; None without a failure."""
-    if result.error is None:
-        return None
-    kind, status, codes, about, operation = identity_of(result.error)
-    return " ".join(str(part) for part in (result.outcome, kind, status, *codes, about, operation) if part)
-
-
-def by_cause(results: Iterable[Result]) -> dict[Identity, list[Result]]:
+def by_cause(results: Iterable[Result]) -> dict[str, list[Result]]:
     """The results that have one failure in common, or without a failure the outcome and its reason."""
-    causes: dict[Identity, list[Result]] = {}
+    causes: dict[str, list[Result]] = {}
     for result in results:
-        cause = (result.outcome, result.reason) if result.error is None else cause_of(result)
+        cause = f"{result.outcome} {result.reason}" if result.error is None else cause_of(result)
         causes.setdefault(cause, []).append(result)
     return causes
 

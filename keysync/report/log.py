@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import structlog
 
-from keysync.report.causes import Identity, affected_accounts, cause_of
+from keysync.report.causes import affected_accounts, cause_of
 from keysync.report.json import summary
 from keysync.sync.model import WRITES, ItemRef, Report, Result
 from keysync.sync.observers import RunObserver
@@ -34,8 +34,8 @@ class RunLog(RunObserver):
 
     def __init__(self) -> None:
         self._log: Any = structlog.get_logger("keysync")
-        self._logged: dict[ItemRef, tuple[Identity, int]] = {}
-        self._causes: dict[str, dict[Identity, list[Result]]] = {}
+        self._logged: dict[ItemRef, tuple[str, int]] = {}
+        self._causes: dict[str, dict[str, list[Result]]] = {}
         self._both_changed: set[tuple[str, str, str]] = set()  # the accounts of a run that were logged, by vault
 
     def started(self, run_id: str, work_items: int) -> None:
@@ -95,11 +95,11 @@ class RunLog(RunObserver):
 
     def _repeated(self, result: Result) -> int | None:
         """How many runs in a row had the problem that this result ends; None if there is nothing to log."""
-        before, times = self._logged.get(result.ref, ((), 0))
-        now = cause_of(result)
+        before, times = self._logged.get(result.ref, ("", 0))
         if result.outcome not in _LASTING:
             self._logged.pop(result.ref, None)
             return None if result.outcome == "unchanged" and not times else times
+        now = cause_of(result)
         if now == before:
             self._logged[result.ref] = (now, times + 1)
             return None

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypeAlias
 from keysync.calls import BreakerPhase
 from keysync.config.model import Account
 from keysync.failures import FailureRecord
-from keysync.report.causes import cause_text
+from keysync.report.causes import cause_of
 from keysync.sources.discovery import Unserved
 from keysync.sync.model import BAD, DONE, WRITES, ItemRef, Result, Verdict
 
@@ -119,7 +119,8 @@ class AccountStatus:
         secret = result.to_dict()
         del secret["account"]
         times = {"changed_at": self.changed.get(result.ref), "since": self.since(result)}
-        return {**secret, "verdict": verdict_of(result), "cause": cause_text(result), **times}
+        cause = None if result.error is None else cause_of(result)
+        return {**secret, "verdict": verdict_of(result), "cause": cause, **times}
 
 
 @dataclass(frozen=True, slots=True)

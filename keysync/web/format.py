@@ -125,44 +125,32 @@ class SummaryLine(NamedTuple):
 
 def summary_line(status: Status, counts: Mapping[str, int]) -> SummaryLine:
     """The line for the most serious state."""
-    if not status.live:
-        return SummaryLine("keysync is not working", "not working", "bad")
-    if status.leader is False:
-        reason = status.ready_reason or "standing by"
-        text = reason[:1].upper() + reason[1:]
-        if status.ready:
-            return SummaryLine(text, "standing by", "wait")
-        return SummaryLine(text, "could not take over", "bad")
-    if status.stopped is not None:
-        return SummaryLine("Stopped by a safety limit", "stopped by a limit", "bad")
-    unread = f", {counts['unread']:,} could not be read" if counts["unread"] else ""
+    out_of_sync, unread, in_sync = (
+        f"{counts[state]:,} of {counts['secrets']:,}" for state in ("out_of_sync", "unread", "in_sync")
+    )
     pending = f", {counts['pending']:,} not checked yet" if counts["pending"] else ""
-    if counts["out_of_sync"]:
-        share = f"{counts['out_of_sync']:,} of {counts['secrets']:,}"
-        return SummaryLine(f"{share} secrets out of sync{unread}{pending}", f"{share} out of sync", "bad")
-    if counts["unread"]:
-        share = f"{counts['unread']:,} of {counts['secrets']:,}"
-        return SummaryLine(f"{share} secrets could not be read{pending}", f"{share} not read", "bad")
-    return _all_in_sync(status, counts)
-
-
-def _all_in_sync(status: Status, counts: Mapping[str, int]) -> SummaryLine:
-    if not status.accounts:
-        return SummaryLine("No accounts to keep in sync", "no accounts", "wait")
-    stale = len(status.stale_accounts)
-    if stale:
-        text = count(stale, "account")
-        return SummaryLine(f"{text} not seen in sync for too long", f"{text} stale", "warn")
-    if status.unserved:
-        unserved = f"{count(len(status.unserved), 'account')} no longer served"
-        return SummaryLine(unserved, unserved, "warn")
-    if not counts["in_sync"]:
-        return SummaryLine("The first run is not done yet", "first run", "wait")
-    if counts["pending"]:
-        share = f"{counts['in_sync']:,} of {counts['secrets']:,}"
-        return SummaryLine(f"{share} secrets in sync, the others not checked yet", f"{share} in sync so far", "wait")
-    text = f"All {count(counts['secrets'], 'secret')} in sync" if counts["secrets"] > 1 else "The secret is in sync"
-    return SummaryLine(text, text.lower(), "good")
+    others = (f", {counts['unread']:,} could not be read" if counts["unread"] else "") + pending
+    standby = status.ready_reason or "standing by"
+    standby = standby[:1].upper() + standby[1:]
+    stale, unserved = count(len(status.stale_accounts), "account"), count(len(status.unserved), "account")
+    all_in_sync = (
+        f"All {count(counts['secrets'], 'secret')} in sync" if counts["secrets"] > 1 else "The secret is in sync"
+    )
+    lines: tuple[tuple[object, str, str, Tone], ...] = (
+        (not status.live, "keysync is not working", "not working", "bad"),
+        (status.leader is False and status.ready, standby, "standing by", "wait"),
+        (status.leader is False, standby, "could not take over", "bad"),
+        (status.stopped is not None, "Stopped by a safety limit", "stopped by a limit", "bad"),
+        (counts["out_of_sync"], f"{out_of_sync} secrets out of sync{others}", f"{out_of_sync} out of sync", "bad"),
+        (counts["unread"], f"{unread} secrets could not be read{pending}", f"{unread} not read", "bad"),
+        (not status.accounts, "No accounts to keep in sync", "no accounts", "wait"),
+        (status.stale_accounts, f"{stale} not seen in sync for too long", f"{stale} stale", "warn"),
+        (status.unserved, f"{unserved} no longer served", f"{unserved} no longer served", "warn"),
+        (not counts["in_sync"], "The first run is not done yet", "first run", "wait"),
+        (pending, f"{in_sync} secrets in sync, the others not checked yet", f"{in_sync} in sync so far", "wait"),
+    )
+    found = next((SummaryLine(text, title, tone) for applies, text, title, tone in lines if applies), None)
+    return found or SummaryLine(all_in_sync, all_in_sync.lower(), "good")
 
 
 FILTERS: Final[tuple[Any, ...]] = (

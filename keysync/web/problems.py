@@ -9,7 +9,7 @@ from typing import Final
 
 from keysync.failures import FailureRecord
 from keysync.names import natural
-from keysync.report.causes import Identity, affected_accounts, by_cause
+from keysync.report.causes import affected_accounts, by_cause
 from keysync.report.status import AccountStatus
 from keysync.sync.model import Result
 from keysync.web.format import Tone
@@ -32,7 +32,7 @@ class SharedCause:
     first: str | None
 
 
-Causes = Mapping[Identity, SharedCause]
+Causes = Mapping[str, SharedCause]
 
 
 def shared_causes(accounts: Sequence[AccountStatus]) -> Causes:
