@@ -15,8 +15,8 @@ from keysync.cli.signals import interruptible
 from keysync.cli.streams import console_for
 from keysync.config.model import Config
 from keysync.names import natural
+from keysync.report.causes import account_name
 from keysync.report.console import Span, to_json
-from keysync.report.text import account_name
 from keysync.secret.redact import Redactor
 from keysync.sources.discovery import Inventory
 from keysync.sync.inventory import resolve

@@ -26,10 +26,10 @@ from keysync.config.model import Config
 from keysync.errors import Instruction, UsageError
 from keysync.failures import CallFailed, FailureRecord
 from keysync.names import natural
-from keysync.report.causes import affected, identity_of, many
+from keysync.report.causes import account_name, affected, identity_of, many
 from keysync.report.console import Span, to_json
 from keysync.report.progress import progress_bar
-from keysync.report.text import account_name, print_message
+from keysync.report.text import print_message
 from keysync.secret.redact import Redactor
 from keysync.sources.discovery import Inventory
 from keysync.sources.interface import KeySource

@@ -17,7 +17,7 @@ from keysync.failures import FailureRecord
 from keysync.names import fold
 from keysync.report.json import summary
 from keysync.report.metrics import result_of
-from keysync.report.status import FAILED, NO_TIMES, WRITTEN, AccountStatus, RunStatus, WriteRecord, sync_state_of
+from keysync.report.status import FAILED, WRITTEN, AccountStatus, RunStatus, WriteRecord, sync_state_of
 from keysync.sync.model import ItemRef, Report, Result
 from keysync.sync.observers import RunObserver
 
@@ -77,7 +77,7 @@ class Entry:
         self.status = replace(
             before,
             results=results,
-            changed={ref: moment for ref, moment in changed.items() if moment is not None} or NO_TIMES,
+            changed={ref: moment for ref, moment in changed.items() if moment is not None},
             last_attempt=now,
             last_success=now if in_sync else before.last_success,
             failures=before.failures + 1 if failed else 0,

@@ -50,8 +50,13 @@ def affected(names: Collection[str], noun: str) -> str:
     return f"{many(len(ordered), noun)}: {', '.join(ordered[:_NAMED])}{more}"
 
 
+def account_name(resource_id: str) -> str:
+    """The last part of an ARM id."""
+    return resource_id.rsplit("/", 1)[-1]
+
+
 def affected_accounts(resource_ids: Collection[str]) -> str:
     """`affected` for accounts: by name, or by ARM id if two accounts have the same name."""
-    names = {resource_id: resource_id.rsplit("/", 1)[-1] for resource_id in resource_ids}
+    names = {resource_id: account_name(resource_id) for resource_id in resource_ids}
     ambiguous = len(set(names.values())) < len(names)
     return affected(names if ambiguous else list(names.values()), "account")

@@ -1,7 +1,7 @@
 """Events of runs for notifications: changes of state, not states. Pure functions of an earlier state and a run.
 
-The fields are those of docs/notifications.md, but not those that all events have in common. The fields of an item are None for
-a stop.
+docs/notifications.md describes the fields. `notify` adds the fields that all events of a run have in common. A stop has the
+fields of an item too, as None.
 """
 
 from __future__ import annotations

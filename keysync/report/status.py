@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
 from keysync.calls import BreakerPhase
@@ -37,7 +36,6 @@ SyncState: TypeAlias = Literal["in_sync", "out_of_sync", "unread", "pending"]
 
 WRITTEN: Final = frozenset(DONE.values())
 FAILED: Final = frozenset({"failed", "unknown"})
-NO_TIMES: Final[Mapping[ItemRef, datetime]] = MappingProxyType({})
 
 
 def sync_state_of(result: Result) -> SyncState:
@@ -67,7 +65,7 @@ class AccountStatus:
     schedule: str
     read_only: bool = False
     results: tuple[Result, ...] = ()
-    changed: Mapping[ItemRef, datetime] = field(default_factory=lambda: NO_TIMES)
+    changed: Mapping[ItemRef, datetime] = field(default_factory=dict[ItemRef, datetime])
     last_attempt: datetime | None = None
     last_success: datetime | None = None
     failures: int = 0

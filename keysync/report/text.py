@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from textwrap import shorten
 from typing import Final
 
 from keysync.errors import Instruction
 from keysync.names import natural
-from keysync.report.causes import affected_accounts, by_cause, many
+from keysync.report.causes import account_name, affected_accounts, by_cause, many
 from keysync.report.console import Console, Span
 from keysync.report.json import summary
 from keysync.sync.model import BAD, DONE, WRITES, Report, Result
@@ -47,7 +47,8 @@ def print_report(
         console.table(_HEADINGS, [_row(result) for result in shown])
     for warning in report.warnings:
         print_message(console, warning, Span("warning: ", "yellow"))
-    for group in _causes(ordered):
+    noted = [each for each in ordered if each.reason and (each.outcome not in _PLAIN or each.verdict in _ALARMING)]
+    for group in sorted(by_cause(noted).values(), key=lambda group: group[0].outcome in BAD):
         _print_note(console, group)
     if report.stopped:
         print_message(console, Instruction(report.stopped), Span("stopped: ", "bold red"))
@@ -69,11 +70,6 @@ def print_message(console: Console, sentence: str, *head: Span) -> None:
         if command:
             console.line(Span(f"    {command}", "cyan"), no_wrap=True)
         head = ()
-
-
-def account_name(resource_id: str) -> str:
-    """The last part of an ARM id."""
-    return resource_id.rsplit("/", 1)[-1]
 
 
 _HEADINGS: Final = ("account", "key", "vault", "secret", "found", "outcome")
@@ -105,12 +101,6 @@ def _print_note(console: Console, group: Sequence[Result]) -> None:
         console.line(Span(f"    → {scope}{error.hint}", "cyan"))
     if error.request_id:
         console.line(Span(f"    request {error.request_id}", "dim"))
-
-
-def _causes(results: Iterable[Result]) -> list[list[Result]]:
-    """The results with a note, by cause; problems last."""
-    noted = [each for each in results if each.reason and (each.outcome not in _PLAIN or each.verdict in _ALARMING)]
-    return sorted(by_cause(noted).values(), key=lambda group: group[0].outcome in BAD)
 
 
 def _affected(group: Sequence[Result]) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 from keysync.failures import FailureRecord
 from keysync.names import natural
-from keysync.report.causes import affected_accounts, by_cause
+from keysync.report.causes import account_name, affected_accounts, by_cause
 from keysync.report.status import AccountStatus
 from keysync.sync.model import Result
 from keysync.web.format import Tone
@@ -49,7 +49,7 @@ def _shared(number: int, results: Sequence[Result], accounts: set[str]) -> Share
     account = min(accounts, key=natural)
     result = next(result for result in results if result.ref.account == account)
     hints = {each.error.hint for each in results if each.error is not None}
-    first = account.rsplit("/", 1)[-1] if len(hints) > 1 else None
+    first = account_name(account) if len(hints) > 1 else None
     tone: Tone = "warn" if result.outcome in {"refused", "skipped"} else "bad"
     return SharedCause(number, tone, affected_accounts(accounts), result, first)
 

@@ -56,9 +56,8 @@ async def open_server(app: web.Application, host: str, port: int) -> AsyncGenera
             raise AssertionError("the runner was not set up")
 
         def connect() -> asyncio.Protocol:
-            loop.call_soon(
-                _close_oldest, server
-            )  # just before this connection is made: others may be accepted meanwhile
+            # Just before this connection is made: others may be accepted meanwhile.
+            loop.call_soon(_close_oldest, server)
             return server()
 
         # Not by aiohttp's sites, which have no limit of connections.
