@@ -14,7 +14,8 @@ from keysync.cli.streams import console_for
 from keysync.config.model import Account, Config
 from keysync.errors import Instruction, UsageError
 from keysync.names import fold
-from keysync.report import json, text
+from keysync.report import text
+from keysync.report.console import to_json
 from keysync.report.log import RunLog
 from keysync.report.progress import progress_bar
 from keysync.report.tracing import open_tracing
@@ -70,7 +71,7 @@ async def run(options: Options, config: Config, redactor: Redactor) -> int:
 
 def _print(options: Options, report: Report) -> None:
     if options.output == "json":
-        sys.stdout.write(json.render(report) + "\n")
+        sys.stdout.write(to_json(report.to_dict()) + "\n")
         return
     console = console_for(sys.stdout)
     text.print_report(console, report, accepted_by=None if options.adopt else "checksum", show_all=options.show_all)

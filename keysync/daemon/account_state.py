@@ -15,8 +15,6 @@ from keysync.daemon.backoff import Backoff
 from keysync.daemon.fire_times import following, interval_of
 from keysync.failures import FailureRecord
 from keysync.names import fold
-from keysync.report.json import summary
-from keysync.report.metrics import result_of
 from keysync.report.status import FAILED, WRITTEN, AccountStatus, RunStatus, WriteRecord, sync_state_of
 from keysync.sync.model import ItemRef, Report, Result
 from keysync.sync.observers import RunObserver
@@ -187,7 +185,7 @@ class AccountStates(RunObserver):
         if self._stops or report.stopped is not None:
             self._note_stop(report)
         self.last_run = RunStatus(
-            report.run_id, report.started, report.duration_seconds, result_of(report), summary(report)
+            report.run_id, report.started, report.duration_seconds, report.result, report.summary()
         )
 
     def _note_stop(self, report: Report) -> None:

@@ -8,7 +8,6 @@ from typing import Any, Final
 import structlog
 
 from keysync.report.causes import affected_accounts, cause_of
-from keysync.report.json import summary
 from keysync.sync.model import WRITES, ItemRef, Report, Result
 from keysync.sync.observers import RunObserver
 
@@ -120,4 +119,4 @@ class RunLog(RunObserver):
             return
         level = logging.WARNING if report.failed else logging.INFO
         event = "run.interrupted" if report.interrupted else "run.finished"
-        self._log.log(level, event, **summary(report), **fields)
+        self._log.log(level, event, **report.summary(), **fields)

@@ -26,7 +26,7 @@ from keysync import __version__, log_stream
 from keysync.calls import Operation
 from keysync.errors import UsageError
 from keysync.files import replaceable_path
-from keysync.report.status import AccountState, LeaseTrouble, RunResult, Status, SyncState, verdict_of
+from keysync.report.status import AccountState, LeaseTrouble, Status, SyncState, verdict_of
 from keysync.sources.shard import Shard
 from keysync.sync.model import BAD, WRITES, Report, Result, Verdict
 from keysync.sync.observers import RunObserver
@@ -176,8 +176,8 @@ class Metrics(RunObserver):
     def finished(self, report: Report) -> None:
         """Counts the run, and notes the time for each account whose secrets are all in sync."""
         ended = report.started.timestamp() + report.duration_seconds
-        self._runs.labels(result_of(report)).inc()
-        self._last_run.labels(result_of(report)).set(ended)
+        self._runs.labels(report.result).inc()
+        self._last_run.labels(report.result).set(ended)
         self._duration.observe(report.duration_seconds)
         both_changed = (result.ref for result in report.results if result.verdict == "both_changed")
         for _, vault in {(ref.account, ref.vault) for ref in both_changed if _is_covered(ref.vault, self._vaults)}:
@@ -202,15 +202,6 @@ class Metrics(RunObserver):
             write_to_textfile(str(replaceable_path(path)), self._registry)
         except OSError as error:
             raise UsageError(f"--metrics-file {path}: cannot be written ({error.strerror})") from error
-
-
-def result_of(report: Report) -> RunResult:
-    """The result of a run as a label."""
-    if report.stopped:
-        return "stopped"
-    if report.interrupted:
-        return "interrupted"
-    return "failed" if report.failed else "success"
 
 
 def _begin(counter: Counter, values: Iterable[str]) -> None:

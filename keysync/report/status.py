@@ -18,7 +18,7 @@ from keysync.config.model import Account
 from keysync.failures import FailureRecord
 from keysync.report.causes import cause_of
 from keysync.sources.discovery import Unserved
-from keysync.sync.model import BAD, DONE, WRITES, ItemRef, Result, Verdict
+from keysync.sync.model import BAD, DONE, WRITES, ItemRef, Result, RunResult, Verdict
 
 AccountState: TypeAlias = Literal[
     "in_sync",
@@ -30,7 +30,6 @@ AccountState: TypeAlias = Literal[
     "pending",  # not tried yet
 ]
 VaultState: TypeAlias = Literal["ok", "failing", "read_only", "pending"]
-RunResult: TypeAlias = Literal["success", "failed", "stopped", "interrupted"]
 LeaseTrouble: TypeAlias = Literal["never_read", "stale"]
 SyncState: TypeAlias = Literal["in_sync", "out_of_sync", "unread", "pending"]
 

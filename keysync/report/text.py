@@ -11,7 +11,6 @@ from keysync.errors import Instruction
 from keysync.names import natural
 from keysync.report.causes import account_name, affected_accounts, by_cause, many
 from keysync.report.console import Console, Span
-from keysync.report.json import summary
 from keysync.sync.model import BAD, DONE, WRITES, Report, Result
 
 _STYLES: Final = {
@@ -112,7 +111,7 @@ def _affected(group: Sequence[Result]) -> str:
 
 
 def _summary_line(report: Report, accepted_by: str | None) -> tuple[Span, ...]:
-    counts = summary(report)
+    counts = report.summary()
     accounts = many(counts.pop("accounts"), "account")
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "nothing to do"
     unwritten = sum(result.outcome in WRITES for result in report.results)

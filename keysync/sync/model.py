@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -25,6 +26,7 @@ DONE: Mapping[ChangeKind, Outcome] = {
     "disable": "disabled",
     "delete": "deleted",
 }
+RunResult: TypeAlias = Literal["success", "failed", "stopped", "interrupted"]
 WRITES: frozenset[ChangeKind] = frozenset(DONE)
 REMOVALS: frozenset[ChangeKind] = frozenset({"disable", "delete"})
 BAD: frozenset[Outcome] = frozenset({"refused", "failed", "unknown"})
@@ -238,6 +240,36 @@ class Report:
         return self.incomplete or any(result.outcome in BAD for result in self.results)
 
     @property
+    def result(self) -> RunResult:
+        """The result of the whole run."""
+        if self.stopped:
+            return "stopped"
+        if self.interrupted:
+            return "interrupted"
+        return "failed" if self.failed else "success"
+
+    @property
     def has_changes(self) -> bool:
         """Whether a plan would write, or a run has written."""
         return any(result.outcome in {*DONE.keys(), *DONE.values()} for result in self.results)
+
+    def summary(self) -> dict[str, int]:
+        """The number of accounts, and of items by outcome: the usual outcomes always, so that a script need not check."""
+        counts = Counter[str](result.outcome for result in self.results)
+        usual = dict.fromkeys(("created", "updated", "unchanged", "refused", "failed"), 0)
+        return {"accounts": self.accounts, **usual, **dict(sorted(counts.items()))}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON report, in the contract's shape; `started` in UTC."""
+        return {
+            "run_id": self.run_id,
+            "dry_run": self.dry_run,
+            "checksum": self.checksum,
+            "started": self.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "duration_seconds": self.duration_seconds,
+            "summary": self.summary(),
+            "items": [result.to_dict() for result in self.results],
+            "stopped": self.stopped,
+            "interrupted": self.interrupted,
+            "warnings": list(self.warnings),
+        }

@@ -11,7 +11,7 @@ import keysync
 
 PACKAGE = Path(keysync.__file__).parent
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "emulator" not in path.relative_to(PACKAGE).parts)
-LINES = 17_271  # lower it with each simplification: 15,000 is the goal for what there was before `rotation`
+LINES = 16_740  # lower it with each simplification: 15,000 is the goal for what there was before `rotation`
 MODULE_LINES, FUNCTION_LINES, MEDIAN_LINES, PARAMETERS = 400, 50, 8, 7
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

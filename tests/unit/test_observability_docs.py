@@ -20,8 +20,8 @@ from prometheus_client import CollectorRegistry
 import keysync
 from keysync.report.log import RunLog
 from keysync.report.metrics import OVERDUE, StatusCollector
-from keysync.report.status import AccountState, RunResult, SyncState, render
-from keysync.sync.model import Outcome, Result
+from keysync.report.status import AccountState, SyncState, render
+from keysync.sync.model import Outcome, Result, RunResult
 from keysync.tracing import ACCOUNT, RUN, SECRET
 from keysync.web.app import make_web_app
 from keysync.web.query import SORTS, Query

@@ -19,7 +19,7 @@ from keysync.calls import Operation
 from keysync.cli.streams import console_for
 from keysync.errors import UsageError
 from keysync.failures import CloudError, FailureRecord
-from keysync.report import json as report_json
+from keysync.report.console import to_json
 from keysync.report.log import RunLog
 from keysync.report.metrics import Metrics, StatusCollector
 from keysync.report.status import Status
@@ -74,7 +74,7 @@ def printed(report: Report) -> str:
 
 def test_the_json_report_has_the_promised_fields():
     """Exactly the fields of the contract, and those of a stopped or interrupted run."""
-    report = json.loads(report_json.render(REPORT))
+    report = json.loads(to_json(REPORT.to_dict()))
     promised = {"run_id", "dry_run", "checksum", "started", "duration_seconds", "summary", "items"}
     assert set(report) == promised | {"stopped", "interrupted", "warnings"}
     assert report["started"] == "2026-11-24T05:22:00Z"
@@ -103,7 +103,7 @@ def test_the_json_report_has_the_promised_fields():
 def test_a_summary_always_has_the_usual_counts():
     """So a script need not check for them. A rarer outcome appears when it occurs."""
     empty = replace(REPORT, results=(), accounts=0)
-    assert report_json.summary(empty) == {
+    assert empty.summary() == {
         "accounts": 0,
         "created": 0,
         "updated": 0,
@@ -112,7 +112,7 @@ def test_a_summary_always_has_the_usual_counts():
         "failed": 0,
     }
     rare = replace(REPORT, results=(Result(ref("alpha"), "unknown"),))
-    assert report_json.summary(rare)["unknown"] == 1
+    assert rare.summary()["unknown"] == 1
 
 
 def test_the_text_has_outcome_hint_and_request():
@@ -221,7 +221,7 @@ def test_each_outcome_has_an_output_everywhere(outcome: Outcome):
     """In the table, the JSON, the log and the metrics."""
     report = replace(REPORT, results=(Result(ref("alpha"), outcome, reason="because"),))
     assert outcome in printed(report)
-    assert outcome in report_json.render(report)
+    assert outcome in to_json(report.to_dict())
     metrics = Metrics(CollectorRegistry())
     with structlog.testing.capture_logs() as logs:
         for observer in (RunLog(), metrics):
