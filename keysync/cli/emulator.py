@@ -109,9 +109,11 @@ def _check_files(options: _Options) -> None:
     files = options.files()
     for option, path in files.items():
         check_private(path, option)
-    for path, times in Counter(path.absolute() for path in files.values()).items():
+    # The data file is read: to write to it would destroy it.
+    named = {**files, **({} if options.data is None else {"--data": options.data})}
+    for path, times in Counter(path.resolve() for path in named.values()).items():
         if times > 1:
-            raise UsageError(f"{', '.join(files)}: name a file of its own for each, not {path} twice")
+            raise UsageError(f"{', '.join(named)}: name a file of its own for each, not {path} twice")
 
 
 def _seconds(text: str) -> float:

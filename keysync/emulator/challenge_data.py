@@ -6,6 +6,8 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from keysync.emulator.faults import HeaderText
+
 Cloud = Literal["emulator", "public", "usgov", "china"]
 
 CLOUDS: Final[dict[Cloud, tuple[str, str]]] = {
@@ -26,8 +28,8 @@ class ChallengeData(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cloud: Cloud = "emulator"
-    authority: str | None = None
-    resource: str | None = None
+    authority: HeaderText | None = None
+    resource: HeaderText | None = None
     scheme: Literal["Bearer", "bearer"] = "Bearer"
     parameter: Literal["authorization", "authorization_uri"] = "authorization"
     body: bool = True

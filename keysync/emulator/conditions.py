@@ -34,10 +34,17 @@ def secret_attributes(name: str) -> Attributes:
     return {f"@resource[{_NAME_ATTRIBUTE}]": name, f"@request[{_NAME_ATTRIBUTE}]": name} if name else {}
 
 
+_NESTING = frozenset({"(", "!", "not"})
+_MAX_NESTING = 50
+"""Each one takes some stack, in the parser and when the condition is evaluated."""
+
+
 @cache
 def parse(text: str) -> Condition:
     """The condition that `text` describes. Raises ValueError with the position of an error."""
     tokens = list(_tokens(text))
+    if sum(token.text.lower() in _NESTING for token in tokens) > _MAX_NESTING:
+        raise ValueError(f"the condition has more than {_MAX_NESTING} brackets and negations")
     parser = _Parser(tokens, len(text))
     condition = parser.alternatives()
     if parser.peek().kind != "end":

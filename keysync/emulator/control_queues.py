@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from keysync.emulator.control_bodies import parse
 from keysync.emulator.queue_data import DeliveryFaults
 from keysync.emulator.state import State
 from keysync.emulator.wire import Call, Reply
+
+_XML_TEXT = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x{fffe}\x{ffff}]*$"
+"""Text that a reply in XML can hold."""
 
 
 class _Message(BaseModel):
@@ -15,7 +18,7 @@ class _Message(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    text: str
+    text: str = Field(max_length=65_536, pattern=_XML_TEXT)
 
 
 class QueueControl:

@@ -45,6 +45,9 @@ SUBSCRIPTION_ID = "5b000000-0000-4000-8000-000000000001"
 RESOURCE_GROUP = "rg-render"
 """Of the sample, and of vaults in data without accounts."""
 
+_DECADE = 10 * 366 * 86_400
+"""Ten years in seconds: clocks that are further off are no case of interest."""
+
 LockLevel = Literal["ReadOnly", "CanNotDelete"]
 PublicNetworkAccess = Literal["Enabled", "Disabled", "SecuredByPerimeter"]
 Network = Literal["open", "firewall", "private"]
@@ -213,7 +216,7 @@ class VaultSettings(_Model):
     stale_reads: int = Field(default=0, ge=0)
     stale_seconds: float = Field(default=0.0, ge=0)
     empty_page: bool = False
-    clock_offset: float = 0.0
+    clock_offset: float = Field(default=0.0, ge=-_DECADE, le=_DECADE)
 
     @field_validator("api_versions")
     @classmethod
@@ -332,6 +335,11 @@ class EmulatorData(_Model):
                 for account in self.accounts
             ),
             *(f"vault {vault.name}" for vault in self.vaults),
+            *(
+                f"secret {vault.name}/{secret.name}"
+                for vault in self.vaults
+                for secret in (*vault.secrets, *vault.deleted)
+            ),
             *(f"queue {queue.name}" for queue in self.queues),
         ]
         duplicates = [name for name, times in Counter(name.lower() for name in names).items() if times > 1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Final, Literal, Self, get_args
+from typing import Annotated, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
@@ -61,6 +61,13 @@ FaultName = Literal["shared_key_disabled", "role_missing", "throttled", "locked"
 """The names of predefined faults of an account in the data file."""
 
 
+HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
+"""A field name of HTTP (RFC 9110, section 5.6.2)."""
+
+HeaderText = Annotated[str, Field(pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*$")]
+"""A field value of HTTP: no control characters, so that it cannot add headers."""
+
+
 def unknown_operation(name: str, known: Iterable[str]) -> ValueError:
     """The error that a validator raises for an unknown operation."""
     from keysync.config.formats import nearest  # noqa: PLC0415  # needed only for an error
@@ -93,21 +100,21 @@ class Fault(BaseModel):
     operation: str = "*"
     target: str = "*"
     kind: FaultKind = "status"
-    status: int = 500
+    status: int = Field(default=500, ge=200, le=599)
     code: str | None = None
     message: str | None = None
     inner_code: str | None = None
     details: list[dict[str, JsonValue]] | None = None
-    retry_after: str | None = None
+    retry_after: HeaderText | None = None
     body: str | None = None
-    repeat: int = Field(default=1, ge=1)
+    repeat: int = Field(default=1, ge=1, le=1_000_000)
     gzip: bool = False
     times: int | None = Field(default=None, ge=1)
     after: bool = False
-    delay: float = Field(default=0.0, ge=0)
+    delay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     other: str | None = None
     reads: int = Field(default=1, ge=1)
-    headers: dict[str, str] = {}
+    headers: dict[HeaderName, HeaderText] = {}
 
     @field_validator("operation")
     @classmethod

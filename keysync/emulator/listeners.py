@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 LOOPBACK = "127.0.0.1"
 
@@ -16,6 +18,17 @@ _SHUTDOWN_SECONDS = 0.5
 """How long requests in flight may take to finish when the listeners close, in seconds."""
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class _OwnErrors(logging.Filter):
+    """Drops what aiohttp logs of a malformed request: it repeats a part of the request, such as the start of a token."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_LOGGER = logging.getLogger(__name__)
+_LOGGER.addFilter(_OwnErrors())
 
 
 class Listeners:
@@ -41,7 +54,7 @@ class Listeners:
     async def _runner(self, handler: Handler) -> web.ServerRunner:
         if handler not in self._runners:
             # Handler cancellation ends a hanging request when its client disconnects.
-            server = web.Server(handler, handler_cancellation=True, access_log=None)
+            server = web.Server(handler, handler_cancellation=True, access_log=None, logger=_LOGGER)
             runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
             await runner.setup()
             self._runners[handler] = runner

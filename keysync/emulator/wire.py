@@ -105,10 +105,21 @@ def error(
     return Reply(status, {"error": content}, dict(headers or {}))
 
 
+def parse_json(text: bytes) -> object:
+    """The value of JSON. Raises ValueError also for too many levels, and for half of a surrogate pair, which is no text."""
+    try:
+        value = json.loads(text)
+    except RecursionError as failure:
+        raise ValueError("the value has too many levels") from failure
+    if b"\\u" in text:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
 def json_body(call: Call) -> Json:
     """The body as a JSON object, empty for no body. Raises Refused if it is anything else."""
     try:
-        body = as_object(json.loads(call.body or b"{}"))
+        body = as_object(parse_json(call.body or b"{}"))
     except ValueError:
         body = None
     if body is None:

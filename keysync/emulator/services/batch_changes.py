@@ -15,7 +15,7 @@ from keysync.emulator.data import AuthenticationMode, PublicNetworkAccess
 from keysync.emulator.services.arm_errors import gateway_error
 from keysync.emulator.services.batch_bodies import batch_error, iso_time
 from keysync.emulator.state import Account
-from keysync.emulator.wire import Call, Json, Refused, as_list, as_object
+from keysync.emulator.wire import Call, Json, Refused, as_list, as_object, parse_json
 
 MODES = get_args(AuthenticationMode)
 _KEYS = ("Primary", "Secondary")
@@ -87,7 +87,7 @@ class BatchBody:
 
     def _parsed(self) -> object:
         try:
-            return json.loads(self._call.body or b"null")
+            return parse_json(self._call.body or b"null")
         except ValueError as failure:
             if self._call.method == "POST":
                 raise self.invalid(str(failure)) from failure

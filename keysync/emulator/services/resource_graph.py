@@ -7,7 +7,6 @@ read.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
@@ -19,7 +18,7 @@ from keysync.emulator.services.paging import decode_token, encode_token
 from keysync.emulator.services.resources import Resource, resources_of
 from keysync.emulator.state import State
 from keysync.emulator.throttle import GRAPH_QUERIES, TokenBuckets
-from keysync.emulator.wire import Call, Json, Refused, Reply, as_list, as_object, error, json_body
+from keysync.emulator.wire import Call, Json, Refused, Reply, as_list, as_object, error, json_body, parse_json
 
 GRAPH_VERSIONS = ("2021-03-01", "2022-10-01", "2024-04-01")
 """The supported api-versions of queries."""
@@ -36,7 +35,7 @@ _LIMIT = re.compile(r"(?:limit|take)\s+(\d+)")
 def table_of(call: Call) -> str:
     """The table of a query, which is the target for faults; empty if the body is no query."""
     try:
-        body = as_object(json.loads(call.body or b"{}"))
+        body = as_object(parse_json(call.body or b"{}"))
     except ValueError:
         return ""
     query = body.get("query") if body is not None else None

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from keysync.emulator.services.paging import decode_token, encode_token
 from keysync.emulator.services.secret_body import bad_parameter
 from keysync.emulator.vault import Vault
-from keysync.emulator.wire import Call, Json, Refused, Reply, as_object
+from keysync.emulator.wire import Call, Json, Refused, Reply, as_object, parse_json
 
 MAX_PAGE: Final = 25
 
@@ -52,7 +52,7 @@ def _token(position: str) -> str:
 
 def _position(token: str) -> str:
     try:
-        fields = as_object(json.loads(decode_token(token)))
+        fields = as_object(parse_json(decode_token(token).encode()))
     except ValueError:
         fields = None
     position = fields.get("NextMarker") if fields is not None else None

@@ -69,7 +69,12 @@ def test_it_serves_until_sigterm(tmp_path):
     assert f"export AZURE_CLIENT_SECRET={endpoints['client_secret']}" in printed
 
 
-@pytest.mark.parametrize("text", ["accounts: [{name: x}]", "vaults: [{name: kv-a}, {name: KV-A}]", "[]", "nonsense: 1"])
+TWICE = "vaults: [{name: kv-a, secrets: [{name: one, value: a}], deleted: [{name: ONE, value: b}]}]"
+
+
+@pytest.mark.parametrize(
+    "text", ["accounts: [{name: x}]", "vaults: [{name: kv-a}, {name: KV-A}]", TWICE, "[]", "nonsense: 1"]
+)
 def test_an_invalid_file_is_reported(tmp_path, text):
     """The exit code is 2, and the message names the file."""
     data = tmp_path / "data.yaml"
@@ -79,6 +84,21 @@ def test_an_invalid_file_is_reported(tmp_path, text):
     assert str(data) in done.stderr
     assert "alue error" not in done.stderr
     assert "something else" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--ready-file", "--env-file", "--write-config"])
+def test_the_data_file_is_not_overwritten(tmp_path, option):
+    """The command removes and writes its output files, also by another name of the same file."""
+    data = tmp_path / "data.yaml"
+    text = f"accounts: [{{subscription_id: {SUB}, resource_group: rg, name: first}}]\nvaults: [{{name: kv-one}}]\n"
+    data.write_text(text)
+    (tmp_path / "folder").mkdir()
+    same = tmp_path / "folder" / ".." / "data.yaml"
+    done = subprocess.run(
+        command("--data", data, option, same), capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (done.returncode, "name a file of its own" in done.stderr) == (2, True)
+    assert data.read_text() == text
 
 
 def test_an_unknown_operation_is_reported(tmp_path):

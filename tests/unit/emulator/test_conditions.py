@@ -39,6 +39,13 @@ def test_a_condition_decides_by_action_and_name(condition, action, name, allowed
     assert parse(condition)(action, secret_attributes(name)) is allowed
 
 
+def test_brackets_can_be_nested():
+    """As deep as a condition may have them."""
+    nested = "!(" * 25 + f"{NAME} StringEquals 'a'" + ")" * 25
+    assert parse(nested)(GET, secret_attributes("b")) is True
+    assert parse(nested)(GET, secret_attributes("a")) is False
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -48,6 +55,8 @@ def test_a_condition_decides_by_action_and_name(condition, action, name, allowed
         (f"{NAME} StringEquals a", "a at position 64, expected a text in quotes"),
         ("ActionMatches{'a'} ActionMatches{'b'}", "ActionMatches at position 20, expected the end"),
         ("ActionMatches{'a'} ;", "an unknown character at position 19"),
+        ("(" * 51 + "ActionMatches{'a'}" + ")" * 51, "more than 50 brackets and negations"),
+        ("!" * 50_000 + "ActionMatches{'a'}", "more than 50 brackets and negations"),
     ],
 )
 def test_an_error_names_the_position(text, message):

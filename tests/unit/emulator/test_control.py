@@ -85,6 +85,12 @@ async def test_names_of_secrets_are_listed(control):
         ({"zzz": 1}, "there is no field 'zzz' (there are operation, target, "),
         ({"kind": "resett"}, "kind: Input should be 'status', 'reset', "),
         ({"times": 0}, "times: Input should be greater than or equal to 1"),
+        ({"status": 99}, "status: Input should be greater than or equal to 200"),
+        ({"status": 1000}, "status: Input should be less than or equal to 599"),
+        ({"delay": float("inf"), "after": True}, "delay: Input should be a finite number"),
+        ({"headers": {"a\r\nb": "c"}}, "headers.a\r\nb.[key]: String should match pattern"),
+        ({"headers": {"a": "b\r\nc: d"}}, "headers.a: String should match pattern"),
+        ({"retry_after": "1\r\nc: d"}, "retry_after: String should match pattern"),
         ({"kind": "misrouted"}, "a misrouted reply needs `other`"),
         ({"operation": "listSecrets", "kind": "ignored"}, "the kind ignored is for the operations setSecret, "),
         (
@@ -100,6 +106,29 @@ async def test_an_invalid_fault_is_refused(control, azure, fault, message):
     assert status == 400
     assert text.startswith(f"Invalid fault: {message}")
     assert azure.faults.active() == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"clock_offset": 1e300}, "clock_offset"),
+        ({"clock_offset": float("nan")}, "clock_offset"),
+        ({"challenge": {"authority": "https://a\r\nb: c"}}, "challenge.authority"),
+    ],
+)
+async def test_settings_that_no_reply_can_show_are_refused(control, settings, field):
+    """A date after the year 9999, and a header in a header."""
+    status, message = await control.error("PATCH", "/vaults/kv-a", settings)
+    assert (status, message.startswith(f"Invalid settings: {field}: ")) == (400, True)
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"text": "\\ud800"}', b"\xff", b"{", b"[]"])
+async def test_a_body_that_is_no_json_object_is_refused(control, body):
+    """Also one that is nested too deep, and one with half of a surrogate pair, which no file or reply can hold."""
+    headers = {"Content-Type": "application/json"}
+    async with control.session.post(f"{control.base}/faults", data=body, headers=headers) as reply:
+        assert reply.status == 400
+        assert (await reply.json())["error"]["message"] == "The request body is not a valid JSON object."
 
 
 async def test_an_unknown_endpoint_names_the_nearest(control):

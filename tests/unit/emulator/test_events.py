@@ -276,3 +276,11 @@ async def test_the_control_address_puts_and_clears_messages(client):
     await control(client, "POST", "/queues/events/messages", {"text": "three"})
     assert await control(client, "DELETE", "/queues/events/messages") == (204, None)
     assert await received(client) == []
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "x" * 65_537])
+async def test_a_text_that_no_message_can_have_is_refused(client, text):
+    """No XML holds it, or it is longer than 64 KiB."""
+    status, reply = await control(client, "POST", "/queues/events/messages", {"text": text})
+    assert (status, reply["error"]["message"].startswith("Invalid message: text: ")) == (400, True)
+    assert (await control(client, "GET", "/queues/events"))[1]["messages"] == 0

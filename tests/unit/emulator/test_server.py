@@ -99,3 +99,24 @@ async def test_a_vault_is_served_by_name():
             ) as reply,
         ):
             assert f'resource="https://localhost:{port}"' in reply.headers["WWW-Authenticate"]
+
+
+async def test_a_malformed_request_is_not_logged(client, azure, caplog):
+    """The log of the web server would repeat the start of its longest header, which can be a token."""
+    headers = {"Authorization": f"Bearer {'token-' * 2000}"}
+    async with client.session.get(f"{azure.endpoints.control}/", headers=headers) as reply:
+        assert reply.status == 400
+    assert not [record for record in caplog.records if "Error handling request" in record.getMessage()]
+
+
+async def test_json_with_too_many_levels_is_refused(client):
+    """By every parser of bodies, as a broken body is."""
+    body, headers = b"[" * 100_000, {"Content-Type": "application/json"}
+    account = f"/subscriptions/{SUB}/resourceGroups/rg/providers/Microsoft.Batch/batchAccounts/acct1"
+    for method, path in (
+        ("POST", "/providers/Microsoft.ResourceGraph/resources?api-version=2022-10-01"),
+        ("PATCH", f"{account}?api-version=2024-07-01"),
+        ("POST", f"{account}/regenerateKeys?api-version=2024-07-01"),
+    ):
+        status, *_ = await client.arm(path, method, data=body, headers=headers)
+        assert status == 400

@@ -156,7 +156,15 @@ async def bearer(client):
 
 
 @pytest.mark.parametrize(
-    "query", ["maxresults=0", "maxresults=26", "maxresults=many", "$skiptoken=e30", "$skiptoken=!"]
+    "query",
+    [
+        "maxresults=0",
+        "maxresults=26",
+        "maxresults=many",
+        "$skiptoken=e30",
+        "$skiptoken=!",
+        f"$skiptoken={'W1tb' * 1000}",
+    ],
 )
 async def test_an_invalid_page_is_refused(client, query):
     """A size beyond the limits, and a token of another service."""
