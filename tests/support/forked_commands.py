@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NoReturn, Self
 
+from keysync import log_stream
+
 _TIME = 60
 
 
@@ -84,6 +86,7 @@ def _be(invoke: Callable[[], int], asked: Mapping[str, Any]) -> NoReturn:
     os.chdir(asked["cwd"])
     sys.argv = ["keysync", *asked["arguments"]]
     code = invoke()
+    log_stream.flush()  # as `main` does
     gc.collect()  # unclosed objects warn now
     sys.stdout.flush()
     sys.stderr.flush()
