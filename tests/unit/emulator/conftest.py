@@ -135,3 +135,14 @@ async def azure(clock):
 async def client(azure):
     async with connect(azure) as connected:
         yield connected
+
+
+@pytest.fixture
+def through_proxy(azure, monkeypatch):
+    """Leads Azure's own host names to the emulator, by Azure's usual variables; returns the endpoints."""
+    names = (*("NO_PROXY", "no_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"), "AZURE_AUTHORITY_HOST")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", azure.endpoints.proxy)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", azure.endpoints.ca_bundle)
+    return azure.endpoints

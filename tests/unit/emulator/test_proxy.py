@@ -12,21 +12,9 @@ from azure.mgmt.batch import BatchManagementClient
 from tests.unit.emulator.conftest import SUB
 
 
-async def test_clients_need_no_option(azure, monkeypatch):
+async def test_clients_need_no_option(through_proxy):
     """Only Azure's usual variables: no authority, no address, no instance discovery, no challenge check turned off."""
-    ends = azure.endpoints
-    for name in (
-        "NO_PROXY",
-        "no_proxy",
-        "HTTPS_PROXY",
-        "https_proxy",
-        "ALL_PROXY",
-        "all_proxy",
-        "AZURE_AUTHORITY_HOST",
-    ):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HTTPS_PROXY", ends.proxy)
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", ends.ca_bundle)
+    ends = through_proxy
 
     def use():
         with ClientSecretCredential(ends.tenant_id, ends.client_id, ends.client_secret) as credential:

@@ -59,12 +59,6 @@ async def azure(clock):
         yield running
 
 
-@pytest.fixture
-async def client(azure):
-    async with connect(azure) as connected:
-        yield connected
-
-
 async def endpoint(client, name):
     """The URL of an account's data plane, found as any client finds it."""
     return f"https://{(await client.batch.batch_account.get('rg', name)).account_endpoint}"

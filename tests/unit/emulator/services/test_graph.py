@@ -4,7 +4,7 @@ import pytest
 
 from keysync.emulator import Emulator, EmulatorData, VaultData
 from keysync.emulator.identity_data import IdentityData
-from tests.unit.emulator.conftest import Clock, connect
+from tests.unit.emulator.conftest import Clock
 
 
 @pytest.fixture
@@ -18,12 +18,6 @@ async def azure():
     data = EmulatorData(identities=identities, vaults=[VaultData(name=name) for name in ("kv-a", "kv-denied")])
     async with Emulator(data, clock=Clock()) as running:
         yield running
-
-
-@pytest.fixture
-async def client(azure):
-    async with connect(azure) as connected:
-        yield connected
 
 
 async def ask(client, path, caller="user", method="GET", resource="https://graph.microsoft.com", **more):

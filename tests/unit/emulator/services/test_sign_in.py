@@ -62,12 +62,6 @@ async def azure():
         yield running
 
 
-@pytest.fixture
-async def client(azure):
-    async with connect(azure) as connected:
-        yield connected
-
-
 def wire(client):
     transport = AioHttpTransport(session=client.session, session_owner=False)
     ends = client.azure.endpoints

@@ -280,21 +280,9 @@ async def test_a_token_of_another_tenant_is_refused(client):
         await queue_of(client, credential=credential).peek_messages()
 
 
-async def test_azures_own_names_lead_to_the_queues(azure, monkeypatch):
+async def test_azures_own_names_lead_to_the_queues(azure, through_proxy):
     """Through the proxy, with an unmodified client and Azure's usual variables."""
-    ends = azure.endpoints
-    for name in (
-        "NO_PROXY",
-        "no_proxy",
-        "HTTPS_PROXY",
-        "https_proxy",
-        "ALL_PROXY",
-        "all_proxy",
-        "AZURE_AUTHORITY_HOST",
-    ):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HTTPS_PROXY", ends.proxy)
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", ends.ca_bundle)
+    ends = through_proxy
 
     def use():
         with SyncCredential(ends.tenant_id, ends.client_id, ends.client_secret) as credential:
