@@ -15,6 +15,7 @@ from keysync.emulator.queues import Queue
 from keysync.emulator.roles import SavedRoles
 from keysync.emulator.state import Account, State
 from keysync.emulator.vault_secrets import DeletedSecret, Secret
+from keysync.errors import UsageError
 from keysync.files import open_regular
 
 _FILE = "state.json"
@@ -65,11 +66,14 @@ _PLACE = ("subscription_id", "resource_group", "name", "location")
 def load(state: State, directory: Path) -> None:
     """Load the saved state into `state`. Accounts and vaults that the data no longer has are ignored.
 
-    Raises UsageError if `save` could not replace the file.
+    Creates the folder. Raises UsageError if it cannot be created, or if `save` could not replace the file.
     """
     path = directory / _FILE
-    if directory.exists():
-        check_private(path, "--state")
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--state {directory}: {error.strerror}") from None
+    check_private(path, "--state")
     if not path.exists():
         return
     with open_regular(path) as file:

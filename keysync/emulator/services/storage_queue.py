@@ -290,4 +290,9 @@ class StorageQueue:
 
 def _metadata(call: Call) -> dict[str, str]:
     prefix = "x-ms-meta-"
-    return {name[len(prefix) :]: value for name, value in call.headers.items() if name.lower().startswith(prefix)}
+    return {
+        # No reply and no file can hold the surrogates that stand for bytes that are not UTF-8.
+        name[len(prefix) :]: value.encode(errors="surrogateescape").decode(errors="replace")
+        for name, value in call.headers.items()
+        if name.lower().startswith(prefix)
+    }

@@ -62,6 +62,13 @@ async def test_the_state_is_saved_and_loaded(tmp_path):
         assert "many01" not in vault.secrets
 
 
+def test_a_folder_that_cannot_be_created_is_refused(tmp_path):
+    """At the start, since the state would be lost at the end."""
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"--state .*folder: Not a directory"):
+        Emulator(state_directory=tmp_path / "file" / "folder")
+
+
 async def test_a_link_in_place_of_the_saved_state_is_refused(tmp_path):
     """Before anything is served."""
     (tmp_path / "state.json").symlink_to(tmp_path / "elsewhere")

@@ -1,8 +1,10 @@
 """The Queue service where it differs from Azurite, or needs a clock: tests/contract/test_storage_queue.py has the rest."""
 
 import asyncio
+import ssl
 import xml.etree.ElementTree as ET  # nosec B405  # replies of the emulator
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import pytest
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
@@ -136,6 +138,7 @@ async def test_a_long_message_is_refused(client, size, status, code):
         ("POST", "/events/messages?messagettl=0", {"data": b"<QueueMessage><MessageText/></QueueMessage>"}, 400, "InvalidQueryParameterValue"),
         ("POST", "/events/messages", {"data": b"<QueueMessage>"}, 400, "InvalidXmlDocument"),
         ("POST", "/events/messages", {"data": b"<Other/>"}, 400, "InvalidXmlDocument"),
+        ("POST", "/events/messages", {"data": b"<!DOCTYPE a><QueueMessage><MessageText/></QueueMessage>"}, 400, "InvalidXmlDocument"),
         ("PUT", "/events/messages/1?popreceipt=x", {}, 400, "MissingRequiredQueryParameter"),
         ("PUT", "/events/messages/1?popreceipt=x&visibilitytimeout=1", {}, 404, "MessageNotFound"),
         ("DELETE", "/events/messages/1", {}, 400, "MissingRequiredQueryParameter"),
@@ -294,3 +297,24 @@ async def test_azures_own_names_lead_to_the_queues(azure, through_proxy):
 
     assert await asyncio.to_thread(use) == (["denied", "events"], ["first", "second"])
     assert ("getMessages", "events", 200) in azure.requests
+
+
+async def test_metadata_that_is_not_utf_8_is_replaced(client, azure):
+    """So that listings are XML and the state can be saved. No client of HTTP sends such bytes."""
+    url = urlsplit(azure.endpoints.queues["events"])
+    token = await client.token("https://storage.azure.com")
+    context = ssl.create_default_context(cafile=azure.endpoints.ca_bundle)
+    reader, writer = await asyncio.open_connection(url.hostname, url.port, ssl=context)
+    lines = [
+        f"PUT {url.path}?comp=metadata HTTP/1.1",
+        f"Host: {url.hostname}:{url.port}",
+        f"Authorization: Bearer {token}",
+        "x-ms-version: 2024-11-04",
+        "Content-Length: 0",
+        "Connection: close",
+    ]
+    writer.write("\r\n".join(lines).encode() + b"\r\nx-ms-meta-a: \xc3\xa9\xff\r\n\r\n")
+    assert (await reader.read()).startswith(b"HTTP/1.1 204 ")
+    writer.close()
+    await writer.wait_closed()
+    assert azure.state.queues.named("events").metadata == {"a": "\u00e9\ufffd"}
