@@ -18,6 +18,7 @@ from keysync.emulator.faults import (
     Fault,
     FaultName,
     VaultOperation,
+    invalid,
     unknown_operation,
 )
 from keysync.emulator.identity_data import (
@@ -223,7 +224,7 @@ class VaultSettings(_Model):
     def _are_versions(cls, versions: list[str] | None) -> list[str] | None:
         for version in versions or ():
             if version not in VERSIONS:
-                raise ValueError(f"{version} is no api-version of Key Vault; there are {', '.join(VERSIONS)}")
+                raise invalid(f"{version!r} is no api-version of Key Vault", f"there are {', '.join(VERSIONS)}")
         return versions
 
 

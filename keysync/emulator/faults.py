@@ -68,14 +68,20 @@ HeaderText = Annotated[str, Field(pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*$")]
 """A field value of HTTP: no control characters, so that it cannot add headers."""
 
 
+def invalid(message: str, hint: str | None = None) -> ValueError:
+    """The error that a validator raises, whose message is complete without "found …, expected …"."""
+    from keysync.config.rules import Invalid, Problem  # noqa: PLC0415  # needed only for an error
+
+    return Invalid(Problem(message, hint))
+
+
 def unknown_operation(name: str, known: Iterable[str]) -> ValueError:
     """The error that a validator raises for an unknown operation."""
     from keysync.config.formats import nearest  # noqa: PLC0415  # needed only for an error
-    from keysync.config.rules import Invalid, Problem  # noqa: PLC0415  # needed only for an error
 
     nearest_name = nearest(name, known)
     hint = f"did you mean {nearest_name!r}?" if nearest_name else f"there are {', '.join(known)}"
-    return Invalid(Problem(f"there is no operation {name!r}", hint))
+    return invalid(f"there is no operation {name!r}", hint)
 
 
 class Fault(BaseModel):
@@ -126,9 +132,9 @@ class Fault(BaseModel):
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
         if not any(self._names(operation) for operation in self._possible):
-            raise ValueError(f"the kind {self.kind} is for the operations {', '.join(self._possible)}")
+            raise invalid(f"the kind {self.kind} is for the operations {', '.join(self._possible)}")
         if self.kind == "misrouted" and self.other is None:
-            raise ValueError("a misrouted reply needs `other`: the account or the secret that the reply is about")
+            raise invalid("a misrouted reply needs `other`: the account or the secret that the reply is about")
         return self
 
     @property

@@ -11,6 +11,7 @@ from cryptography import x509
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from keysync.emulator.conditions import parse
+from keysync.emulator.faults import invalid
 
 GUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 IdentityType = Literal["application", "managed_identity", "user"]
@@ -39,7 +40,10 @@ class RoleData(_Model):
     @classmethod
     def _is_a_condition(cls, condition: str | None) -> str | None:
         if condition is not None:
-            parse(condition)
+            try:
+                parse(condition)
+            except ValueError as error:
+                raise invalid(str(error)) from error
         return condition
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from keysync.emulator.data import AccountData
 from keysync.emulator.private_files import check_private, write_private
@@ -77,7 +77,14 @@ def load(state: State, directory: Path) -> None:
     if not path.exists():
         return
     with open_regular(path) as file:
-        record = _ADAPTER.validate_json(file.read())
+        content = file.read()
+    try:
+        record = _ADAPTER.validate_json(content)
+    except ValidationError:  # its text would show values
+        message = (
+            f"--state {path}: this version of keysync did not save it; remove the file to begin with the data file"
+        )
+        raise UsageError(message) from None
     _load_accounts(state, record)
     for account_id, (primary, secondary) in record.keys.items():
         account = state.accounts.get(account_id)

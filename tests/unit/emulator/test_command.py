@@ -86,6 +86,24 @@ def test_an_invalid_file_is_reported(tmp_path, text):
     assert "something else" not in done.stderr
 
 
+def test_a_broken_rule_is_reported_alone(tmp_path):
+    """With line and key, and without what was found: the message says it."""
+    data = tmp_path / "data.yaml"
+    data.write_text("""\
+vaults: [{name: kv-one, api_versions: ["9.9"]}]
+identities: [{name: one, roles: [{role: Owner, condition: "one ("}]}]
+faults: [{kind: misrouted}, {kind: stale, operation: listKeys}]
+""")
+    with pytest.raises(ConfigError) as caught:
+        load_data(data, {})
+    assert [(finding.line, finding.key, finding.message.partition(",")[0]) for finding in caught.value.findings] == [
+        (1, "vaults[0].api_versions", "'9.9' is no api-version of Key Vault"),
+        (2, "identities[0].roles[0].condition", "the condition has one at position 1"),
+        (3, "faults[0]", "a misrouted reply needs `other`: the account or the secret that the reply is about"),
+        (3, "faults[1]", "the kind stale is for the operations setSecret"),
+    ]
+
+
 @pytest.mark.parametrize("option", ["--ready-file", "--env-file", "--write-config"])
 def test_the_data_file_is_not_overwritten(tmp_path, option):
     """The command removes and writes its output files, also by another name of the same file."""

@@ -69,6 +69,15 @@ def test_a_folder_that_cannot_be_created_is_refused(tmp_path):
         Emulator(state_directory=tmp_path / "file" / "folder")
 
 
+@pytest.mark.parametrize("content", ["{", '{"keys": {}, "vaults": {"kv-a": {"secrets": [{"value": "hidden"}]}}}'])
+def test_a_state_of_another_form_is_refused(tmp_path, content):
+    """Without its values in the message."""
+    (tmp_path / "state.json").write_text(content)
+    with pytest.raises(UsageError, match=r"--state .*state.json: .*; remove the file") as caught:
+        Emulator(sample(), state_directory=tmp_path)
+    assert "hidden" not in str(caught.value)
+
+
 async def test_a_link_in_place_of_the_saved_state_is_refused(tmp_path):
     """Before anything is served."""
     (tmp_path / "state.json").symlink_to(tmp_path / "elsewhere")
