@@ -113,7 +113,7 @@ class Fault(BaseModel):
     details: list[dict[str, JsonValue]] | None = None
     retry_after: HeaderText | None = None
     body: str | None = None
-    repeat: int = Field(default=1, ge=1, le=1_000_000)
+    repeat: int = Field(default=1, ge=1, le=16_777_216)
     gzip: bool = False
     times: int | None = Field(default=None, ge=1)
     after: bool = False

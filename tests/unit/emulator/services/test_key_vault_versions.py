@@ -38,7 +38,7 @@ async def test_a_cloud_can_have_older_api_versions(client, azure):
         "(7.6) is not recognized. Consider using the latest supported version (7.4)."
     )
     assert (await client.vault("/secrets/many00?api-version=7.4"))[0] == 200
-    with pytest.raises(ValidationError, match=r"7\.7 is no api-version of Key Vault; there are 2016-10-01, 7\.0"):
+    with pytest.raises(ValidationError, match=r"'7\.7' is no api-version of Key Vault \(there are 2016-10-01, 7\.0"):
         VaultData(name="kv-old", api_versions=["7.7"])
 
 
