@@ -8,11 +8,13 @@ from email.utils import formatdate
 from aiohttp import web
 
 from keysync.emulator.services.arm import arm_headers
-from keysync.emulator.wire import Call, Reply
+from keysync.emulator.wire import Call, Reply, split_url
 
 
 async def read_call(request: web.BaseRequest, scheme: str) -> Call:
-    """The call that a request makes."""
+    """The call that a request makes. Raises web.HTTPBadRequest for an invalid Host, as in ``[`` or ``localhost:x``."""
+    if request.host and not split_url(f"//{request.host}").netloc:
+        raise web.HTTPBadRequest(text="The header Host is not valid.")
     return Call(
         method=request.method,
         raw_path=request.rel_url.raw_path,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
-from urllib.parse import unquote
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from keysync.emulator.faults import Operation
 
@@ -103,6 +103,16 @@ def error(
     if inner is not None:
         content["innererror"] = {"code": inner}
     return Reply(status, {"error": content}, dict(headers or {}))
+
+
+def split_url(url: str) -> SplitResult:
+    """The parts of a URL, all empty if its host or port is not valid."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises ValueError if it is no number
+    except ValueError:
+        return urlsplit("")
+    return parts
 
 
 def parse_json(text: bytes) -> object:

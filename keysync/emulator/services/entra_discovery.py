@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from keysync.emulator.services.entra_errors import Refusals
-from keysync.emulator.wire import Call, Json, Reply
+from keysync.emulator.wire import Call, Json, Reply, split_url
 
 _PUBLIC = ["login.microsoftonline.com", "login.windows.net", "login.microsoft.com", "sts.windows.net"]
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
@@ -15,7 +15,7 @@ def instance_discovery(call: Call, home: str, refuse: Refusals) -> Reply:
     """Which hosts are the same instance as the host of `authorization_endpoint`. `home` is the home tenant."""
     host = urlsplit(call.base).netloc
     endpoint = call.query.get("authorization_endpoint")
-    asked = urlsplit(endpoint or f"{call.base}/{home}/oauth2/v2.0/authorize")
+    asked = split_url(endpoint or f"{call.base}/{home}/oauth2/v2.0/authorize")
     if not (_is_this(asked.netloc, host) or asked.hostname in _PUBLIC) or asked.scheme != "https":
         raise refuse(400, "AADSTS50049", "Unknown or invalid instance.")
     tenant = asked.path.split("/")[1] or home

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
 
 from keysync.emulator.services.entra_errors import Refusals
+from keysync.emulator.wire import split_url
 
 _OIDC = {"openid", "profile", "offline_access", "email"}
 _DEFAULT = "/.default"
@@ -67,7 +67,4 @@ def known_resource(resource: str, tenant: str, refuse: Refusals) -> str:
 
 
 def _host(resource: str) -> str:
-    try:
-        return (urlsplit(resource).hostname or "").lower()
-    except ValueError:  # an address in brackets that is none
-        return ""
+    return (split_url(resource).hostname or "").lower()

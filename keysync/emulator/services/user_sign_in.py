@@ -13,7 +13,7 @@ from keysync.emulator.identity_data import IdentityData
 from keysync.emulator.services.entra_errors import Refusals
 from keysync.emulator.services.scopes import user_resource
 from keysync.emulator.tokens import BadToken, Tokens
-from keysync.emulator.wire import Call, Json, Reply
+from keysync.emulator.wire import Call, Json, Reply, split_url
 
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 # The names of grants and of parameters.
@@ -51,7 +51,7 @@ class UserSignIn:
 
     def authorize(self, call: Call, refuse: Refusals) -> Reply:
         """Redirects the browser back with a code. Only to this machine, where the client listens."""
-        target = urlsplit(call.query.get("redirect_uri", ""))
+        target = split_url(call.query.get("redirect_uri", ""))
         if target.hostname not in _LOOPBACK or call.query.get("response_type") != "code":
             message = (
                 f"The redirect URI '{call.query.get('redirect_uri', '')}' specified in the request does not match the "

@@ -136,3 +136,11 @@ async def test_json_with_too_many_levels_is_refused(client):
     ):
         status, *_ = await client.arm(path, method, data=body, headers=headers)
         assert status == 400
+
+
+@pytest.mark.parametrize("host", ["[", "localhost:x"])
+async def test_an_invalid_host_is_refused(client, azure, host):
+    """By Azure's services and the control address."""
+    for base in (azure.endpoints.authority, azure.endpoints.vaults["kv-a"], azure.endpoints.control):
+        async with client.session.get(f"{base}/", headers={"Host": host}) as reply:
+            assert reply.status == 400

@@ -325,7 +325,15 @@ async def test_an_instance_is_known_by_each_of_its_names(client, azure, host):
         body = await reply.json()
     assert body["tenant_discovery_endpoint"] == f"{base}/{ends.tenant_id}/v2.0/.well-known/openid-configuration"
     assert {"localhost", "127.0.0.1"} <= {alias.partition(":")[0] for alias in body["metadata"][0]["aliases"]}
-    query["authorization_endpoint"] = "https://login.example/common/oauth2/v2.0/authorize"
-    async with client.session.get(url, params=query) as reply:
-        body = await reply.json()
-    assert (reply.status, body["error"], body["error_codes"]) == (400, "invalid_instance", [50049])
+    for unknown in ("https://login.example/common/oauth2/v2.0/authorize", "https://[", "https://localhost:x/"):
+        async with client.session.get(url, params={**query, "authorization_endpoint": unknown}) as reply:
+            body = await reply.json()
+        assert (reply.status, body["error"], body["error_codes"]) == (400, "invalid_instance", [50049])
+
+
+async def test_a_redirect_to_no_url_is_refused(client, azure):
+    """As one to another machine."""
+    url = f"{azure.endpoints.authority}/{azure.endpoints.tenant_id}/oauth2/v2.0/authorize"
+    for redirect in ("http://[", "http://localhost:x", "https://login.example"):
+        async with client.session.get(url, params={"response_type": "code", "redirect_uri": redirect}) as reply:
+            assert (reply.status, (await reply.json())["error_codes"]) == (400, [50011])
