@@ -84,6 +84,15 @@ def unknown_operation(name: str, known: Iterable[str]) -> ValueError:
     return invalid(f"there is no operation {name!r}", hint)
 
 
+_ONLY_FOR: dict[str, tuple[FaultKind, ...]] = {
+    "body": ("html", "body"),
+    "repeat": ("html", "body"),
+    "gzip": ("html", "body"),
+    "other": ("misrouted",),
+    "reads": ("stale",),
+}
+
+
 class Fault(BaseModel):
     """A fault of the given `kind` in `times` calls (all calls if None) of an operation.
 
@@ -133,6 +142,11 @@ class Fault(BaseModel):
     def _fits_its_kind(self) -> Self:
         if not any(self._names(operation) for operation in self._possible):
             raise invalid(f"the kind {self.kind} is for the operations {', '.join(self._possible)}")
+        for name, kinds in _ONLY_FOR.items():
+            if name in self.model_fields_set and self.kind not in kinds:
+                raise invalid(f"`{name}` has no effect here: it is for the kind {' or '.join(kinds)}")
+        if self.delay and not self.after:
+            raise invalid("`delay` has no effect here: it needs `after: true`")
         if self.kind == "misrouted" and self.other is None:
             raise invalid("a misrouted reply needs `other`: the account or the secret that the reply is about")
         return self

@@ -119,8 +119,8 @@ class Tokens:
         return {"iat": now, "nbf": now, "exp": now + self.lifetime}
 
     def seal(self, purpose: str, claims: Mapping[str, str]) -> str:
-        """A code or refresh token that carries `claims`."""
-        return _sign({"purpose": purpose, **claims})
+        """A code or refresh token that carries `claims`. No two are equal."""
+        return _sign({"purpose": purpose, "jti": uuid.uuid4().hex, **claims})
 
     def unseal(self, purpose: str, sealed: str) -> dict[str, str]:
         """The claims of a code or refresh token. Raises BadToken for any other text."""

@@ -31,6 +31,7 @@ class UserSignIn:
     def __init__(self, directory: Directory, tokens: Tokens) -> None:
         self._directory = directory
         self._tokens = tokens
+        self._redeemed: set[str] = set()
 
     def device_code(self, call: Call, form: Mapping[str, str], refuse: Refusals) -> Reply:
         """A device code, which is confirmed already."""
@@ -71,12 +72,7 @@ class UserSignIn:
         parameter = _SEALED[form["grant_type"]]
         if parameter not in form:
             raise refuse.missing(parameter)
-        try:
-            sealed = self._tokens.unseal(parameter, form[parameter])
-        except BadToken:
-            raise refuse(
-                400, "AADSTS70000", f"The provided value for the input parameter '{parameter}' is not valid."
-            ) from None
+        sealed = self._unsealed(parameter, form[parameter], refuse)
         user = self._directory.by_object(sealed["user"])
         if user is None:
             raise refuse(400, "AADSTS50034", f"The user account does not exist in the {name} directory.")
@@ -99,6 +95,23 @@ class UserSignIn:
         if self._tokens.refresh_in is not None:
             content["refresh_in"] = self._tokens.refresh_in
         return Reply(200, content, {"Cache-Control": "no-store, no-cache"})
+
+    def _unsealed(self, parameter: str, text: str, refuse: Refusals) -> dict[str, str]:
+        """What a code or a refresh token was made for. A code can be redeemed once."""
+        try:
+            sealed = self._tokens.unseal(parameter, text)
+        except BadToken:
+            message = f"The provided value for the input parameter '{parameter}' is not valid."
+            raise refuse(400, "AADSTS70000", message) from None
+        if text in self._redeemed:
+            message = (
+                "OAuth2 Authorization code was already redeemed, please retry with a new valid code or use an existing "
+                "refresh token."
+            )
+            raise refuse(400, "AADSTS54005", message)
+        if parameter != "refresh_token":
+            self._redeemed.add(text)
+        return sealed
 
     def realm(self, call: Call, name: str) -> Reply:
         """What clients ask about a sign-in name: its directory manages it, without federation."""

@@ -92,6 +92,12 @@ async def test_names_of_secrets_are_listed(control):
         ({"headers": {"a": "b\r\nc: d"}}, "headers.a: String should match pattern"),
         ({"retry_after": "1\r\nc: d"}, "retry_after: String should match pattern"),
         ({"kind": "misrouted"}, "a misrouted reply needs `other`"),
+        ({"delay": 1}, "`delay` has no effect here: it needs `after: true`"),
+        ({"kind": "reset", "body": "x"}, "`body` has no effect here: it is for the kind html or body"),
+        (
+            {"operation": "setSecret", "kind": "ignored", "reads": 2},
+            "`reads` has no effect here: it is for the kind stale",
+        ),
         ({"operation": "listSecrets", "kind": "ignored"}, "the kind ignored is for the operations setSecret, "),
         (
             {"operation": "peekMessages", "kind": "null_keys"},

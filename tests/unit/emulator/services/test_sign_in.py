@@ -262,6 +262,25 @@ async def test_a_user_signs_in_with_a_device_code(azure):
     assert prompts[0][0] == f"{ends.authority}/common/oauth2/deviceauth"
 
 
+async def test_a_code_is_redeemed_once(client, azure):
+    """As in Entra, which refuses the second use of a code; two codes for the same user differ."""
+    token = f"{azure.endpoints.authority}/common/oauth2/v2.0/token"
+    codes = []
+    for _ in range(2):
+        async with client.session.post(f"{azure.endpoints.authority}/common/oauth2/v2.0/devicecode", data={}) as reply:
+            codes.append((await reply.json())["device_code"])
+    answers = []
+    for code in (codes[0], codes[0], codes[1]):
+        fields = {
+            "grant_type": "urn:ietf:params:oauth:grant-type:device_code",
+            "device_code": code,
+            "scope": VAULT_SCOPE,
+        }
+        async with client.session.post(token, data=fields) as reply:
+            answers.append((reply.status, (await reply.json()).get("error_codes")))
+    assert answers == [(200, None), (400, [54005]), (200, None)]
+
+
 async def test_a_user_signs_in_with_a_browser(client, azure):
     """The hint selects the user. The code returns to this machine only, and a refresh token gets tokens for other resources."""
     ends = azure.endpoints
