@@ -88,8 +88,10 @@ def global_options(command: Decorated, *, from_environment: bool = False) -> Dec
     text = "Format of the log; JSON if stderr is not a terminal."
     for add in (
         click.version_option(__version__, message="keysync %(version)s", help="Print the version and exit."),
-        click.option("--log-format", type=formats, envvar=log_format, show_envvar=True, help=text),
-        click.option("--log-level", type=levels, envvar=level, show_envvar=True, help="Least severe level to log."),
+        click.option("--log-format", type=formats, envvar=log_format, show_envvar=log_format is not None, help=text),
+        click.option(
+            "--log-level", type=levels, envvar=level, show_envvar=level is not None, help="Least severe level to log."
+        ),
     ):
         command = add(command)
     return command
