@@ -32,9 +32,8 @@ def fast_imports() -> Generator[None]:
         yield
     finally:
         gc.freeze()
-        # The garbage of calls has few cycles: collections after 700 objects take 300 ms of a one-off over 200 accounts, after
-        # 50,000 they take 10 ms, and its memory is the same.
-        gc.set_threshold(50_000)
+        # The garbage of calls has few cycles: collections after 700 objects take 300 ms of a run that writes 400 secrets.
+        gc.set_threshold(5_000)
         gc.enable()
 
 

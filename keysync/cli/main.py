@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from dataclasses import replace
 from functools import partial
@@ -139,6 +140,8 @@ def _run_once(command: str, options: Options) -> None:
     """Runs a one-off command. The configuration is read while the modules of the command are imported."""
     reading = begin_reading(options.config)
     module = _import(command)
+    # Of a run that writes 400 secrets, collections take 10 ms, after 5,000 objects 30 to 90 ms; the process ends soon.
+    gc.set_threshold(50_000)
     import asyncio  # noqa: PLC0415  # `--help` does not need them
 
     from keysync import logs  # noqa: PLC0415  # as above
