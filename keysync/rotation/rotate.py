@@ -193,11 +193,11 @@ class Rotator:
         raise RotationStopped(f"{names} changed where {slot} was regenerated: another program works on this account")
 
     async def _prove_new(self, account: RotatedAccount, slot: KeyName) -> None:
-        proof = Proof("unproven", "")
+        key, proof = (await account.keys())[slot], Proof("unproven")
         for attempt in range(_PROOFS):
             if attempt:
                 await asyncio.sleep(_PROOF_PAUSE_SECONDS)
-            proof = await account.prove((await account.keys())[slot])
+            proof = await account.prove(key)
             if proof.result == "proven":
                 self.observe("key.proven", slot)
                 return

@@ -250,7 +250,7 @@ def _body_of(metadata: Metadata) -> dict[str, Any]:
 
 
 def _differing(expected: Metadata | bool, observed: Observation) -> frozenset[str]:
-    """The fields of a secret that are not as `expected`; a bool says whether it is to be enabled."""
+    """The fields of a secret that differ from `expected`; a bool says whether it should be enabled."""
     if isinstance(expected, bool):
         return frozenset({"enabled"} if isinstance(observed, Disabled if expected else StoredSecret) else ())
     if not isinstance(observed, StoredSecret):

@@ -31,8 +31,8 @@ PUBLIC: Final = {"cloud": "public"}
 WEEK: Final = {"retention_days": 7}
 
 NOT_SERVED: Final = {
-    "kv-no-attributes": "a shape that nobody has recorded",
-    "kv-tags-null-contenttype-null": "a shape that nobody has recorded",
+    "kv-no-attributes": "a shape without a recording",
+    "kv-tags-null-contenttype-null": "a shape without a recording",
 }
 """Cases without a counterpart. A fault of kind `body` sends them."""
 
@@ -208,7 +208,7 @@ CASES: Final = {
 
 
 def recorded() -> dict[str, Recorded]:
-    """The recorded replies of Key Vault, also those that concern only the emulator."""
+    """The recorded replies of Key Vault, including the ones for the emulator only."""
     paths = [*FOLDER.glob("kv-*.json"), *FOLDER.glob("emulator/kv-*.json")]
     return {path.stem: Recorded.read(path) for path in sorted(paths)}
 

@@ -133,7 +133,7 @@ async def test_a_queue_exists_once(queue: QueueClient, backend: Backend) -> None
 
 
 async def test_properties_of_a_queue(queue: QueueClient) -> None:
-    """Its metadata, and the number of messages with those that are invisible."""
+    """Its metadata, and the number of messages including invisible ones."""
     await queue.set_queue_metadata({"owner": "keysync"})
     for text in ("one", "two"):
         await queue.send_message(text)

@@ -120,6 +120,19 @@ async def connect(azure: Emulator):
         yield Client(azure, session, credential, batch, *secrets)
 
 
+def credential_of(client, *, tenant_id=None, client_id=None, client_secret=None):
+    """That of the default application, but for the arguments."""
+    ends = client.azure.endpoints
+    return ClientSecretCredential(
+        tenant_id or ends.tenant_id,
+        client_id or ends.client_id,
+        client_secret or ends.client_secret,
+        authority=ends.authority,
+        disable_instance_discovery=True,
+        transport=AioHttpTransport(session=client.session, session_owner=False),
+    )
+
+
 @pytest.fixture
 def clock():
     return Clock()

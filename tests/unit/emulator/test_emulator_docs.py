@@ -19,7 +19,7 @@ WORDS = set(re.findall(r"[\w-]+", CODE))
 
 
 def models(kind: object) -> Iterator[type[BaseModel]]:
-    """The models of the data file: `kind`, and those that its fields mention."""
+    """The models of the data file: `kind`, and the models that its fields mention."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         yield kind
         for field in kind.model_fields.values():

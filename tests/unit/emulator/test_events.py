@@ -5,12 +5,11 @@ import json
 
 import pytest
 from azure.core.pipeline.transport import AioHttpTransport
-from azure.identity.aio import ClientSecretCredential
 from azure.storage.queue.aio import QueueClient
 
 from keysync.emulator import AccountData, DeliveryFaults, Emulator, EmulatorData, Fault, QueueData, VaultData
 from keysync.emulator.identity_data import IdentityData, RoleData
-from tests.unit.emulator.conftest import SUB, connect
+from tests.unit.emulator.conftest import SUB, connect, credential_of
 
 ACCOUNT = f"/subscriptions/{SUB}/resourceGroups/rg/providers/Microsoft.Batch/batchAccounts/farm1"
 REGENERATE = "Microsoft.Batch/batchAccounts/regenerateKeys/action"
@@ -117,14 +116,7 @@ async def test_the_evidence_is_the_role_of_the_caller(clock):
     identity = IdentityData(name="rotator", roles=[role])
     content = data().model_copy(update={"identities": [identity]})
     async with Emulator(content, clock=clock) as azure, connect(azure) as client:
-        credential = ClientSecretCredential(
-            azure.endpoints.tenant_id,
-            identity.client_id,
-            identity.client_secret,
-            authority=azure.endpoints.authority,
-            disable_instance_discovery=True,
-            transport=AioHttpTransport(session=client.session, session_owner=False),
-        )
+        credential = credential_of(client, client_id=identity.client_id, client_secret=identity.client_secret)
         token = (await credential.get_token("https://management.azure.com/.default")).token
         headers = {"Authorization": f"Bearer {token}"}
         status, _, _ = await client.arm(f"{ACCOUNT}/listKeys?api-version=2024-07-01", "POST", headers=headers)

@@ -14,11 +14,10 @@ from azure.batch.aio import BatchClient
 from azure.core.credentials import AzureNamedKeyCredential
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 from azure.core.pipeline.transport import AioHttpTransport
-from azure.identity.aio import ClientSecretCredential
 
 from keysync.emulator import AccountData, Emulator, EmulatorData, Fault, VaultData
 from keysync.emulator.identity_data import IdentityData, RoleData
-from tests.unit.emulator.conftest import OTHER_TENANT, SUB, connect
+from tests.unit.emulator.conftest import OTHER_TENANT, SUB, connect, credential_of
 
 GROUP = {"subscription_id": SUB, "resource_group": "rg"}
 VAULTS = [VaultData(name="kv-a"), VaultData(name="kv-denied")]  # of `connect`
@@ -354,14 +353,7 @@ async def test_roles_decide(clock, role, refused):
     identity = IdentityData(name="reader", roles=[RoleData(role=role, scope="farm1")])
     data = EmulatorData(accounts=[AccountData(**GROUP, name="farm1")], vaults=VAULTS, identities=[identity])
     async with Emulator(data, clock=clock) as azure, connect(azure) as client:
-        credential = ClientSecretCredential(
-            azure.endpoints.tenant_id,
-            identity.client_id,
-            identity.client_secret,
-            authority=azure.endpoints.authority,
-            disable_instance_discovery=True,
-            transport=AioHttpTransport(session=client.session, session_owner=False),
-        )
+        credential = credential_of(client, client_id=identity.client_id, client_secret=identity.client_secret)
         url = f"https://{azure.state.account('farm1').endpoint}"
         async with batch(client, "farm1", credential, url=url) as connected:
 

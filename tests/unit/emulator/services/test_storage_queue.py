@@ -10,14 +10,13 @@ import pytest
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.identity import ClientSecretCredential as SyncCredential
-from azure.identity.aio import ClientSecretCredential
 from azure.storage.queue import QueueClient as SyncQueueClient
 from azure.storage.queue import QueueServiceClient
 from azure.storage.queue.aio import QueueClient
 
 from keysync.emulator import Emulator, EmulatorData, Fault, QueueData
 from keysync.emulator.identity_data import IdentityData, RoleData
-from tests.unit.emulator.conftest import OTHER_TENANT, connect, sample
+from tests.unit.emulator.conftest import OTHER_TENANT, connect, credential_of, sample
 
 DAY = 86_400
 VERSION = {"x-ms-version": "2024-11-04"}
@@ -25,19 +24,6 @@ VERSION = {"x-ms-version": "2024-11-04"}
 
 def with_queues(*queues, **fields) -> EmulatorData:
     return EmulatorData.model_validate({**sample().model_dump(), "queues": queues, **fields})
-
-
-def credential_of(client, *, tenant_id=None, client_id=None, client_secret=None):
-    """That of the default application, but for the arguments."""
-    ends = client.azure.endpoints
-    return ClientSecretCredential(
-        tenant_id or ends.tenant_id,
-        client_id or ends.client_id,
-        client_secret or ends.client_secret,
-        authority=ends.authority,
-        disable_instance_discovery=True,
-        transport=AioHttpTransport(session=client.session, session_owner=False),
-    )
 
 
 @pytest.fixture
